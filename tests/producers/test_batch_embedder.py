@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from indexrelay.components.embedder import Embedders
-from indexrelay.producers import EmbeddingError, InvalidEntriesError, Producer
+from indexrelay.producers import (
+    BatchContentError,
+    Commit,
+    EmbeddingError,
+    InvalidEntriesError,
+    Producer,
+)
 from indexrelay.producers.asynchronous import AsyncProducer
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
@@ -117,3 +123,34 @@ def test_an_asynchronous_batch_takes_texts_as_well(producer: Producer, catalog: 
 
     asyncio.run(job())
     assert live(catalog) == {"a": [3, 1, 0]}
+
+
+def test_a_repeat_is_known_by_its_texts_where_the_embedder_gives_another_vector(
+    embedding: Settings,
+    catalog: Catalog,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[int] = []
+
+    def drifting(texts: list[str]) -> Any:
+        calls.append(len(texts))
+        return np.array([[len(text), 1, len(calls)] for text in texts])
+
+    monkeypatch.setattr(sys.modules[MODULE], "embed", drifting)
+
+    def commit(text: str, **given: Any) -> Commit:
+        with (
+            Producer(embedding, catalog=catalog, connection=connection) as producer,
+            producer.batch("tracks", batch_id="once") as batch,
+        ):
+            batch.upsert(["a", "b"], texts=[text, "three"], **given)
+        return batch.commit
+
+    first = commit("one")
+    again = commit("one")
+    assert len(calls) >= 2
+    assert (again.generation, again.repeated) == (first.generation, True)
+    for other in ({"text": "two"}, {"text": "one", "vectors": [[3, 1, 1], [5, 1, 1]]}):
+        with pytest.raises(BatchContentError):
+            commit(**other)

@@ -233,15 +233,22 @@ def test_a_reader_without_an_embedder_has_none(reader: Reloader) -> None:
     assert reader.embedders is None
 
 
+@contextmanager
+def writing(folder: Path, **keys: Any) -> Iterator[tuple[httpx.Client, Pipeline]]:
+    """A service that takes writes to a collection that has an embedder."""
+    settings = settings_in(folder)
+    embedder = EmbedderSettings(function=f"{MODULE}:function", **keys)
+    songs = settings.collections["songs"].model_copy(update={"embedder": embedder})
+    collections = {**settings.collections, "songs": songs}
+    pipeline = Pipeline(settings.model_copy(update={"collections": collections}), folder)
+    with closing(pipeline), serving(pipeline) as client:
+        yield client, pipeline
+
+
 def test_entries_that_are_written_with_a_text_alone_get_its_vector(
     function: Function, tmp_path: Path
 ) -> None:
-    settings = settings_in(tmp_path)
-    embedder = EmbedderSettings(function=f"{MODULE}:function")
-    songs = settings.collections["songs"].model_copy(update={"embedder": embedder})
-    collections = {**settings.collections, "songs": songs}
-    pipeline = Pipeline(settings.model_copy(update={"collections": collections}), tmp_path)
-    with closing(pipeline), serving(pipeline) as client:
+    with writing(tmp_path) as (client, pipeline):
 
         def put(*entries: dict[str, Any]) -> httpx.Response:
             return client.put(ENTRIES, json={"entries": entries})
@@ -265,3 +272,22 @@ def test_entries_that_are_written_with_a_text_alone_get_its_vector(
             assert refused.status_code == 422
             assert refused.json()["detail"].startswith(says)
         assert client.get(f"{ENTRIES}/good").status_code == 404
+
+
+def test_the_same_write_of_a_text_is_known_where_its_vector_comes_out_otherwise(
+    function: Function, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with writing(tmp_path, cache_texts=1) as (client, _):
+
+        def put(text: str, key: str = "k") -> httpx.Response:
+            entries = [{"id": "north", "text": text}]
+            return client.put(ENTRIES, json={"entries": entries}, headers={"idempotency-key": key})
+
+        first = put("north").json()
+        assert put("read", key="which-forgets-the-vector").status_code == 200
+        monkeypatch.setitem(VECTORS, "north", [5.0, 5.000001])
+        again = put("north")
+        assert again.status_code == 200, again.text
+        assert again.json() == {**first, "repeated": True}
+        assert function.calls == [["north"], ["read"], ["north"]]
+        assert put("lo").status_code == 422

@@ -15,11 +15,11 @@ import dataclasses
 import re
 import secrets
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
 
 from numpy.typing import ArrayLike
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:  # a job whose collections have no embedder needs none
     from indexrelay.components.embedder import Embedders
     from indexrelay.schemas.session import SessionToken
 
+ValueT = TypeVar("ValueT")
 Embed: TypeAlias = Callable[[Sequence[str]], Vectors]
 """Makes the vectors of texts, shape ``(n, dimension)``; raises where one has none."""
 
@@ -110,6 +111,8 @@ class Batch:
         self._texts: dict[str, str | None] = {}
         self._payloads: dict[str, str | None] = {}
         self._deletes: dict[str, None] = {}
+        self._embedded_of: dict[str, str] = {}
+        """By the id of upserted entries: the text that the vector was made of."""
         self._outcome = BatchOutcome()
         self._ended = False
 
@@ -140,6 +143,7 @@ class Batch:
             BatchClosedError: the block has ended.
         """
         self._check_open()
+        is_embedded = vectors is None
         if vectors is None:
             vectors = self._embedded(ids, texts)
         entries = check_entries(
@@ -161,6 +165,27 @@ class Batch:
         _forget_given(self._payloads, entries.ids, entries.payloads)
         self._upserts.append(entries)
         self._upserted.update(entries.ids)
+        _forget_given(self._embedded_of, entries.ids, entries.ids)
+        if is_embedded:
+            self._note_embedded(zip(entries.ids, entries.texts, strict=True))
+
+    def note_embedded(self, texts: Mapping[str, str]) -> None:
+        """Say of which texts the caller has made the vectors of entries that were just upserted.
+
+        The same texts under the same batch id are then the same batch, also where the embedder
+        gives other vectors the next time.
+
+        Args:
+            texts: by the ids of the entries.
+
+        Raises:
+            BatchClosedError: the block has ended.
+        """
+        self._check_open()
+        self._note_embedded(texts.items())
+
+    def _note_embedded(self, texts: Iterable[tuple[str, str | None]]) -> None:
+        self._embedded_of.update((id_, text) for id_, text in texts if text is not None)
 
     def _embedded(self, ids: Sequence[str], texts: Sequence[str | None] | None) -> Vectors:
         """The vectors of texts, one for each id."""
@@ -239,7 +264,8 @@ class Batch:
         """
         self._check_open()
         checked = check_listed_ids(ids)
-        for changed in (self._texts, self._payloads):
+        changes: Sequence[dict[str, Any]] = (self._texts, self._payloads, self._embedded_of)
+        for changed in changes:
             for id_ in changed.keys() & checked:
                 del changed[id_]
         self._upserted.difference_update(checked)
@@ -298,11 +324,12 @@ class Batch:
             texts=self._texts,
             payloads=self._payloads,
             deletes=list(self._deletes),
+            embedded=self._embedded_of,
         )
         changed = len(self)
         # What was gathered may be large, and the job may keep the batch for its commit.
         self._upserts, self._upserted = [], set()
-        self._texts, self._payloads, self._deletes = {}, {}, {}
+        self._texts, self._payloads, self._deletes, self._embedded_of = {}, {}, {}, {}
         if error is not None:
             self._outcome.no_commit = f"its block ended by {type(error).__name__}"
         elif not changed:
@@ -574,9 +601,9 @@ def check_traceparent(given: str | None) -> None:
 
 
 def _forget_given(
-    changed: dict[str, str | None], ids: Sequence[str], given: Sequence[str | None]
+    changed: dict[str, ValueT], ids: Sequence[str], given: Sequence[str | None]
 ) -> None:
-    """Drop what was set or cleared before and is given now."""
+    """Drop what was said before of entries for which a value is given now."""
     if changed:
         for id_, value in zip(ids, given, strict=True):
             if value is not None:

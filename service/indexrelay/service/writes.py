@@ -23,9 +23,9 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
@@ -626,6 +626,8 @@ class _Upsert:
     asked: UpsertRequest
     vectors: Sequence[Any] | NDArray[np.float32]
     """One for each entry; ``None``: it has none."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """By the id of entries whose vectors were made here: the text of each."""
 
     @property
     def lacking(self) -> list[int]:
@@ -658,7 +660,12 @@ class _Upsert:
                 )
             for number, vector in enumerate(found.vectors):
                 vectors[rows[first + number]] = vector
-        return _Upsert(self.asked, vectors)
+        made = {
+            self.asked.entries[row].id: text
+            for row, text in zip(rows, texts, strict=True)
+            if text is not None
+        }
+        return _Upsert(self.asked, vectors, made)
 
     def __call__(self, batch: Batch) -> None:
         """Raises `InvalidEntriesError` as the batch does, by row and id."""
@@ -677,6 +684,7 @@ class _Upsert:
             texts=[each.text for each in self.asked.entries],
             payloads=[each.payload for each in self.asked.entries],
         )
+        batch.note_embedded(self.texts)
 
 
 def _deleting(body: bytes, _kind: str) -> tuple[WriteOptions, Change]:

@@ -199,6 +199,9 @@ class BatchChanges:
     payloads: Mapping[str, str | None] = field(default_factory=dict)
     """The same, each a JSON value as text."""
     deletes: Sequence[str] = ()
+    embedded: Mapping[str, str] = field(default_factory=dict)
+    """By the id of upserted entries whose vectors were made of a text: that text. An embedder need
+    not give the same vector twice, so the same batch is known by its texts."""
     own_data: bool = False
     """Whether the job keeps the entries itself: what changed is then not known here."""
     guard: Guard | None = None
@@ -290,6 +293,8 @@ class BatchContent:
     deletes: Sequence[str]
     digest: str
     """`DIGEST_FORM`, and a sha256 in hexadecimal."""
+    embedded: Mapping[str, str] = field(default_factory=dict)
+    """As in `BatchChanges`."""
 
     @property
     def updated(self) -> int:
@@ -321,7 +326,7 @@ class BatchContent:
             update._replace(payload=payloads.get(update.id, update.payload))
             for update in self.updates
         ]
-        return _digest(upserts, updates, self.deletes)
+        return _digest(upserts, updates, self.deletes, self.embedded)
 
 
 def content_of(changes: BatchChanges) -> BatchContent:
@@ -345,11 +350,13 @@ def content_of(changes: BatchChanges) -> BatchContent:
         for id_ in sorted(texts.keys() | payloads.keys())
     ]
     deletes = sorted(gone)
+    embedded = {id_: text for id_, text in changes.embedded.items() if id_ not in gone}
     return BatchContent(
         upserts=upserts,
         updates=updates,
         deletes=deletes,
-        digest=_digest(upserts, updates, deletes),
+        digest=_digest(upserts, updates, deletes, embedded),
+        embedded=embedded,
     )
 
 
@@ -459,14 +466,26 @@ def _blocks(upserts: Iterable[Entries]) -> list[Vectors]:
     return [block[0] if len(block) == 1 else np.concatenate(block) for block in blocks]
 
 
-def _digest(upserts: Iterable[Entries], updates: Sequence[Update], deletes: Sequence[str]) -> str:
-    """The digest of a content: each column by itself, so that the size of chunks is no part."""
+def _digest(
+    upserts: Iterable[Entries],
+    updates: Sequence[Update],
+    deletes: Sequence[str],
+    embedded: Mapping[str, str],
+) -> str:
+    """The digest of a content: each column by itself, so that the size of chunks is no part.
+
+    In place of the vectors of ``embedded`` it goes by the texts that they were made of.
+    """
     ids, vectors, texts, payloads = (hashlib.sha256() for _ in range(4))
     rows = 0
     for chunk in upserts:
         rows += len(chunk)
         ids.update(_written(chunk.ids))
-        vectors.update(np.ascontiguousarray(chunk.vectors, dtype=STORED).data.cast("B"))
+        given = np.ascontiguousarray(chunk.vectors, dtype=STORED)
+        if embedded:
+            given = given.copy()
+            given[[row for row, id_ in enumerate(chunk.ids) if id_ in embedded]] = 0
+        vectors.update(given.data.cast("B"))
         texts.update(_written(chunk.texts))
         payloads.update(_written(chunk.payloads))
     whole = hashlib.sha256(f"{rows},{len(updates)},{len(deletes)};".encode())
@@ -476,6 +495,9 @@ def _digest(upserts: Iterable[Entries], updates: Sequence[Update], deletes: Sequ
         for some in zip(*updates, strict=True):
             whole.update(_written([str(each) if isinstance(each, bool) else each for each in some]))
     whole.update(_written(deletes))
+    if embedded:
+        whole.update(_written(sorted(embedded)))
+        whole.update(_written([embedded[id_] for id_ in sorted(embedded)]))
     return DIGEST_FORM + whole.hexdigest()
 
 
