@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +13,7 @@ import pytest
 
 from indexrelay.components.errors import EmbedderFunctionError
 from indexrelay.reloaders import Reloader
+from indexrelay.schemas.session import HEADER, SessionToken
 from indexrelay.schemas.settings import (
     CollectionSettings,
     ComponentDefinition,
@@ -23,7 +24,7 @@ from indexrelay.service.app import create_app
 from indexrelay.testing.pipeline import Pipeline
 from tests.reloaders.bench import Bench
 from tests.service.app_server import running
-from tests.service.conftest import KINDS, publish_all
+from tests.service.conftest import CONTENTS, KINDS, publish_all
 from tests.service.test_writes import ENTRIES, serving, settings_in
 
 MODULE = "function_of_the_text_tests"
@@ -68,7 +69,11 @@ def serve(bench: Bench, function: Function) -> Serve:
 
     @contextmanager
     def serving(
-        http: HttpSettings | None = None, *, kinds: Any = KINDS, **keys: Any
+        http: HttpSettings | None = None,
+        *,
+        kinds: Any = KINDS,
+        last: Sequence[str] = (),
+        **keys: Any,
     ) -> Iterator[httpx.Client]:
         table = {"function": f"{MODULE}:function", **keys}
         tracks = CollectionSettings.model_validate(
@@ -80,6 +85,8 @@ def serve(bench: Bench, function: Function) -> Serve:
         )
         reader = bench.reader()
         publish_all(bench)
+        for name in last:  # which then covers more than the others
+            bench.publish_texts({name: CONTENTS[name]}, kind=KINDS[name])
         reader.step()
         with running(create_app(reader, http)) as client:
             yield client
@@ -157,6 +164,27 @@ def test_without_a_vector_another_component_of_the_collection_finds_words(
     # One that takes the options of the search.
     answer = search(client, "points", text="low", filter={"genre": "jazz"})
     assert (answer["component"], ids(answer)) == ("songs", ["slow"])
+
+
+def test_another_component_finds_words_only_where_it_is_as_fresh_as_was_asked(serve: Serve) -> None:
+    with serve(last=["points", "songs"]) as client:
+        session = search(client, "points", vector=[0, 0])["session"]
+        assert search(client, "points", text="split")["component"] == "lines"
+        assert search(client, "points", text="split", session=session)["component"] == "songs"
+    with serve(last=["songs", "points"]) as client:
+        session = search(client, "points", vector=[0, 0])["session"]
+        asked = {"text": "split", "session": session}
+        refused = client.post("/v1/components/points/search", json=asked)
+        assert refused.status_code == 503
+        assert refused.json()["detail"].startswith("the embedder of tracks gave no vector")
+
+
+def test_a_batch_gives_the_session_of_every_component_that_answered(client: httpx.Client) -> None:
+    queries = [{"vector": [0, 0]}, {"text": "split"}]
+    answer = client.post("/v1/components/points/search/batch", json={"queries": queries})
+    seen = [SessionToken.from_text(each["session"]) for each in answer.json()["answers"]]
+    assert seen[0] != seen[1]
+    assert SessionToken.from_text(answer.headers[HEADER]) == seen[0].merge(seen[1])
 
 
 def test_where_nothing_finds_words_there_is_no_answer_now(client: httpx.Client) -> None:

@@ -133,6 +133,10 @@ class FreshWait:
         if self.settled:
             wake()
 
+    def suffices(self, snapshot: Snapshot, component: str) -> bool:
+        """Whether a component of a snapshot has all that is asked for, also one not waited for."""
+        return self._freshness.suffices(self, snapshot, component)
+
     def settle(self, result: Snapshot | Exception) -> None:
         """End the wait; what came first counts."""
         with self._waking:
@@ -256,6 +260,10 @@ class Freshness:
         if self._looker is not None:
             self._looker.join()
 
+    def suffices(self, wait: FreshWait, snapshot: Snapshot, component: str) -> bool:
+        """Whether a component of a snapshot has all that a wait asks for."""
+        return not any(self._lacking_of(wait, snapshot, [component]))
+
     def end(self, wait: FreshWait) -> None:
         """Settle a wait, one way or the other: its time is over."""
         self._settle(wait)
@@ -278,9 +286,15 @@ class Freshness:
 
     def _lacking(self, wait: FreshWait, snapshot: Snapshot) -> Iterator[tuple[str, Life, _Lack]]:
         """What a snapshot lacks for a wait: of which component, and what that has."""
+        components = snapshot if wait.components is None else wait.components
+        return self._lacking_of(wait, snapshot, sorted(components))
+
+    def _lacking_of(
+        self, wait: FreshWait, snapshot: Snapshot, components: Iterable[str]
+    ) -> Iterator[tuple[str, Life, _Lack]]:
         if wait.asked.level is Level.EVENTUAL:
             return
-        for component in sorted(snapshot if wait.components is None else wait.components):
+        for component in components:
             for life in snapshot.reached(component):
                 if wait.asked.token is None:
                     lack = self._behind_catalog(wait, life)

@@ -91,6 +91,8 @@ class Lent:
     """Where it is served of."""
     answering_of: Callable[[str], Answering]
     """As ``answering``, of another component."""
+    suffices: Callable[[str], bool]
+    """Whether another component is as fresh as the request asks."""
     embedders: "Embedders | None" = None
     """What makes vectors of texts; ``None``: no collection has an embedder."""
 
@@ -127,7 +129,14 @@ class Lent:
         from indexrelay.service.texts import route
 
         asked = self.answering.component
-        found = route(self.snapshot, asked, search, outcome, filtered=self.forced is not None)
+        found = route(
+            self.snapshot,
+            asked,
+            search,
+            outcome,
+            filtered=self.forced is not None,
+            suffices=self.suffices,
+        )
         if found.degraded is None:
             return self, found.search
         answering = self.answering_of(found.component)
@@ -150,7 +159,7 @@ class Answered:
     plan: str | None = None
     """Where it was explained."""
     session: str | None = None
-    """The session token, where another component answered; ``None``: that of the one asked."""
+    """The session token, where another component answered, too; ``None``: that of the one asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +302,8 @@ class Queries:
             _of(now, component, names_others=forced is None)
             found |= {"component": component, "version": now.versions[component]}
         question, consistency = ask.read()
-        with (yield from self._snapshot(component, consistency)) as snapshot:
+        snapshot, wait = yield from self._snapshot(component, consistency)
+        with snapshot:
             served = _of(snapshot, component, names_others=forced is None)
             answering = self._answering(snapshot, component)
             found |= {"version": answering.version, "session": answering.session}
@@ -306,6 +316,7 @@ class Queries:
                 hold=hold,
                 snapshot=snapshot,
                 answering_of=partial(self._answering, snapshot),
+                suffices=lambda other: wait is None or wait.suffices(snapshot, other),
                 embedders=self._embedders,
             )
             answered = ask.answer(lent, question)
@@ -318,14 +329,14 @@ class Queries:
 
     def _snapshot(
         self, component: str, asked: Consistency | None
-    ) -> Generator[FreshWait, None, Snapshot]:
-        """What is served, as fresh as asked."""
+    ) -> Generator[FreshWait, None, tuple[Snapshot, FreshWait | None]]:
+        """What is served, as fresh as asked, and the wait for that; ``None``: it was not asked."""
         if asked is None:
-            return self._reloader.acquire()
+            return self._reloader.acquire(), None
         with self._reloader.freshness.begin(asked, components=[component]) as wait:
             if not wait.settled:
                 yield wait
-            return wait.result()
+            return wait.result(), wait
 
     def _answering(self, snapshot: Snapshot, component: str) -> Answering:
         is_missing = self._reloader.is_missing_changes(snapshot, component)

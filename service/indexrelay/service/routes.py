@@ -146,11 +146,13 @@ def _searched_many(lent: Lent, searches: Sequence[Search]) -> Asking:
     head, tail = b'{"answers":[', b"]}"
     left = lent.max_bytes - len(head) - len(tail)
     pieces: list[bytes] = []
+    answered: dict[str, None] = {}
     for number, asked in enumerate(searches):
         try:
             own, question = lent.routed(asked, vectors.get(number))
             hits = together[number] if together else _search(own, question, max_bytes=left)
             piece = _encoded(hits, own, max_bytes=left - 1)
+            answered[own.answering.component] = None
         except _ANSWERED as error:
             piece = _refused(error)
         left -= len(piece) + 1
@@ -158,7 +160,8 @@ def _searched_many(lent: Lent, searches: Sequence[Search]) -> Asking:
         if not together:  # what all of them found would wait, too
             yield None
     body = b"".join((head, b",".join(pieces), tail))
-    return Answered(body=body, k=max(each.k for each in searches))
+    session = str(lent.snapshot.session(*answered)) if answered else None
+    return Answered(body=body, k=max(each.k for each in searches), session=session)
 
 
 def _alike(

@@ -5,14 +5,14 @@ embedder keeps no thread from other searches. What comes of it decides how a sea
 
 - with its vector, a search by vector and text asks both, and a search by vector asks with it;
 - without one, words are searched for, and the answer says that it is less than it could be, and
-  why: by the component itself, or by another one of the same collection, which the answer names.
-  Where nothing that is served finds words, there is no answer now (503).
+  why: by the component itself, or by another one of the same collection, which the answer names
+  and which has to be as fresh as was asked. Where nothing does, there is no answer now (503).
 
 A component that finds words alone is asked as ever, and nothing of it is less. No file of this is
 entered where no collection has an embedder.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -108,6 +108,7 @@ def route(
     outcome: Vectors | TextFailure | None,
     *,
     filtered: bool = False,
+    suffices: Callable[[str], bool] = lambda _: True,
 ) -> Routed:
     """Which component is asked with what.
 
@@ -117,6 +118,7 @@ def route(
         search: what is searched for.
         outcome: what came of its text; ``None``: no vector was asked for.
         filtered: whether the caller may see a part only, so that a filter goes with the search.
+        suffices: whether another component is as fresh as the answer has to be.
 
     Raises:
         EmbeddingError: there is no vector, and nothing else answers.
@@ -133,18 +135,24 @@ def route(
     if "text" in arms:
         return replace(asked, degraded=degraded)
     options = {*search.options, *(("filter",) if filtered else ())}
-    other = _found_by_words(snapshot, component, options)
+    other = _found_by_words(snapshot, component, options, suffices)
     if other is None:
         [collection] = snapshot.manifest(component).covers
         raise EmbeddingError(collection, {0: outcome.reason}, transient=outcome.transient)
     return replace(asked, component=other, served=snapshot[other], degraded=degraded)
 
 
-def _found_by_words(snapshot: "Snapshot", component: str, options: AbstractSet[str]) -> str | None:
-    """Another component of the same collection that finds words, and takes these options."""
+def _found_by_words(
+    snapshot: "Snapshot",
+    component: str,
+    options: AbstractSet[str],
+    suffices: Callable[[str], bool],
+) -> str | None:
+    """Another component of the same collection that finds words, takes these options, and is as
+    fresh as the answer has to be."""
     [collection] = snapshot.manifest(component).covers
     for name in sorted(snapshot, key=lambda each: (snapshot.manifest(each).kind, each)):
         served = snapshot[name] if [*snapshot.manifest(name).covers] == [collection] else None
-        if "text" in arms_of(served) and takes_options(served, options):
+        if "text" in arms_of(served) and takes_options(served, options) and suffices(name):
             return name
     return None
