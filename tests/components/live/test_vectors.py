@@ -18,7 +18,7 @@ from indexrelay.components.live.vectors import LiveVectorSearch, ReleasedVectors
 from indexrelay.components.query import Hits
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
 from indexrelay.components.vector_index.search import VectorSearch
-from indexrelay.schemas.filters import InvalidFilterError
+from indexrelay.schemas.filters import FieldType, InvalidFilterError, parse_filter
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Changes, Entries, Vectors
 from tests.components.filter_model import FIELDS, filters, fulfils, payloads
@@ -301,6 +301,15 @@ def test_an_older_view_does_not_see_what_came_later(bench: Bench) -> None:
     assert "n1" not in early
     assert early.count({"year": 1}) == 5
     assert over(bench, rows.view).get(["n0", "n1"])[0] is None
+
+
+def test_a_filter_matches_live_rows_by_the_fields_of_the_version_that_is_asked() -> None:
+    rows = LiveRows(epoch="e", floor=COVERS, dimension=DIMENSION, metric=Metric.L2)
+    rows.append([changes_of({"n0": (0, {"year": 1990})})], COVERS + 1)
+    for kind in (FieldType.KEYWORD, FieldType.NUMBER, FieldType.KEYWORD):
+        kinds = {"year": kind}
+        asked = parse_filter({"year": {"$exists": True}}, kinds)
+        assert rows.matching(asked, kinds, 1).tolist() == [kind is FieldType.NUMBER]
 
 
 def test_rows_that_a_release_covers_are_dropped_with_those_that_died(bench: Bench) -> None:

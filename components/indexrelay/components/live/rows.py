@@ -101,7 +101,7 @@ class LiveRows:
         self.changed: Container[str] = self._newest.keys()
         """The entries that have rows, in views that came later, too."""
         self._fields: dict[tuple[str, FieldType], FieldValues] = {}
-        self._matches: dict[Filter, Mask] = {}
+        self._matches: dict[tuple[Filter, tuple[tuple[str, FieldType], ...]], Mask] = {}
         self.view = LiveView(self, 0, floor, 0, 0)
         """What the newest query sees; replaced, never changed."""
 
@@ -224,7 +224,9 @@ class LiveRows:
             kinds: the type of each field.
             count: rows that a view has.
         """
-        known = self._matches.get(asked)
+        # Versions that were declared differently read one payload differently.
+        key = asked, tuple(kinds.items())
+        known = self._matches.get(key)
         if known is not None and len(known) >= count:
             return known[:count]
         first = 0 if known is None else len(known)
@@ -232,7 +234,7 @@ class LiveRows:
         found = more if known is None else np.concatenate([known, more])
         # Another thread may have come further meanwhile: either is right for its rows.
         matches = self._matches if len(self._matches) < _MOST_FILTERS else {}
-        self._matches = {**matches, asked: found}
+        self._matches = {**matches, key: found}
         return found
 
     def _show(self, generation: int) -> None:
