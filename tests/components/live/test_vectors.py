@@ -291,6 +291,22 @@ def test_what_cannot_be_asked_is_refused_as_by_a_version(bench: Bench) -> None:
             ask()
 
 
+def test_no_more_payloads_of_the_version_are_read_than_candidates_may_have(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, limits = changed(bench, {"n0": (0, None)}), []
+    search_many = VectorSearch.search_many
+
+    def ask(self: VectorSearch, vectors: Vectors, **options: Any) -> list[Hits]:
+        limits.append(options.get("max_payload_bytes"))
+        return search_many(self, vectors, **options)
+
+    monkeypatch.setattr(VectorSearch, "search_many", ask)
+    served.search_many(POOL[:2], k=3, max_payload_bytes=1 << 30)
+    served.search_many(POOL[:2], k=3)
+    assert limits == [2 << 30, None]
+
+
 def test_an_older_view_does_not_see_what_came_later(bench: Bench) -> None:
     rows = new_rows(bench)
     rows.append([changes_of({"n0": (0, {"year": 1})})], COVERS + 1)

@@ -170,10 +170,16 @@ class LiveVectorSearch(LiveEntries):
     ) -> list[Hits]:
         """As `VectorSearch.search_many`."""
         queries = self._released.queries.many(vectors)
-        options = QueryOptions(k=checked_k(k), filter=filter)
+        k = checked_k(k)
+        options = QueryOptions(k=k, filter=filter, max_payload_bytes=max_payload_bytes)
         questions = [self._question(query) for query in queries]
-        depth = max((each.first_depth(options.k) for each in questions), default=options.k)
-        found = self._index.search_many(queries, k=depth, filter=filter)
+        depth = max((each.first_depth(k) for each in questions), default=k)
+        found = self._index.search_many(
+            queries,
+            k=depth,
+            filter=filter,
+            max_payload_bytes=of_candidates(max_payload_bytes, depth, k),
+        )
         answers = [
             question.merged(options, hits, depth)
             for question, hits in zip(questions, found, strict=True)
