@@ -17,6 +17,7 @@ from indexrelay.components.live.rows import LiveRows
 from indexrelay.components.live.texts import LiveTextSearch, ReleasedTexts
 from indexrelay.components.text_index import TextIndex, TextIndexParameters
 from indexrelay.components.text_index.analyser import Analyser
+from indexrelay.components.text_index.entries import TextEntries
 from indexrelay.components.text_index.search import TextSearch
 from indexrelay.schemas.filters import InvalidFilterError
 from indexrelay.schemas.settings import Metric
@@ -204,6 +205,15 @@ def test_every_answer_is_that_of_a_model(
         else:
             with pytest.raises(UnknownEntryError):
                 served.text(name)
+
+
+def test_live_entries_are_counted_without_reading_the_texts_that_they_replace(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(TextEntries, "get")
+    served = over(bench, {"n0": ("river", 1), "e0": None, "e1": ("sea", 2), "e2": ("sea", 2)})
+    assert [served.count({"year": year}) for year in (0, 1, 2)] == [3, 3, 4]
+    assert served.count() == len(served) == len(RELEASED)
 
 
 def test_groups_and_explanations_take_live_rows_in(bench: Bench) -> None:

@@ -12,10 +12,9 @@ for each block, so eight of one size are joined to one, off the path of queries 
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import islice
+from functools import cached_property, lru_cache
 from typing import Any, Final, Unpack
 
 import numpy as np
@@ -29,7 +28,7 @@ from indexrelay.components.live.entries import (
     LiveQuestion,
 )
 from indexrelay.components.live.rows import LiveRows, LiveView, Rows
-from indexrelay.components.query import MAX_IDS, TEXT_KEYWORDS, Hits, QueryOptions, TextKeywords
+from indexrelay.components.query import TEXT_KEYWORDS, Hits, QueryOptions, TextKeywords
 from indexrelay.components.served import Hit, stored_hits
 from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.search import TermWeights, TextSearch
@@ -148,20 +147,21 @@ class ReleasedTexts:
         self.index = index
         self.covers = covers
         self.analyser = analyser
-        self._holds: dict[str, bool] = {}
+        self._rows: dict[str, int] = {}
+        """Of the version, by id: of those that were asked for."""
         self._cut: CutRows | None = None
 
     def with_changes(self, view: LiveView) -> "LiveTextSearch":
         """What answers for the version and a view."""
         return LiveTextSearch(self, view)
 
-    def held(self, ids: Iterable[str]) -> list[str]:
-        """Those of the ids that the version holds."""
-        known = self._holds
-        for each in ids:
-            if each not in known:
-                known[each] = each in self.index
-        return [each for each in ids if known[each]]
+    def rows_of(self, ids: Sequence[str]) -> Rows:
+        """The row of the version that each id has; -1: it has none."""
+        known = self._rows
+        new = [each for each in ids if each not in known]
+        if new:
+            known.update(zip(new, self.index.rows_of(new).tolist(), strict=True))
+        return np.array([known[each] for each in ids], dtype=np.int64)
 
     def scored(self, view: LiveView, weights: TermWeights) -> NDArray[np.float64]:
         """The score of each row of a view; 0: it has none of the terms."""
@@ -299,14 +299,12 @@ class LiveTextSearch(LiveEntries):
         )
 
     def _replaced(self, filter_: Any) -> int:
-        held = self._released.held(self._changed_ids)
-        if filter_ is None:
-            return len(held)
-        ids = iter(held)
-        count = 0
-        while some := list(islice(ids, MAX_IDS)):
-            count += sum(each is not None for each in self._index.get(some, filter=filter_))
-        return count
+        return self._index.count_rows(self._rows_of_changed, filter_)
+
+    @cached_property
+    def _rows_of_changed(self) -> Rows:
+        """The row of the version that each entry has which changed since; -1: it is new."""
+        return self._released.rows_of(self._changed_ids)
 
 
 def _fill(scores: NDArray[np.float64], first: int, part: Postings, weights: TermWeights) -> int:

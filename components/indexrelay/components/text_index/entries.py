@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from indexrelay.components.formats.string_table import Rows
 from indexrelay.components.query import Entry, Page, checked_after, checked_ids, checked_limit
 from indexrelay.components.served import check_payload_bytes, check_payload_values
 from indexrelay.components.text_index.database import (
@@ -80,10 +81,7 @@ class TextEntries:
         asked = self._fields.columns.parse(filter)
         with self._connection() as connection:
             if asked is not None:
-                matching = self._fields.rows(asked)
-                rows = [connection.execute(_ROW_OF, (each,)).fetchone() for each in wanted]
-                found = np.array([-1 if row is None else row[0] for row in rows], dtype=np.int64)
-                is_among = np.isin(found, matching)
+                is_among = np.isin(_rows_of(connection, wanted), self._fields.rows(asked))
             else:
                 is_among = np.ones(len(wanted), dtype=np.bool_)
             query = _in(connection, _BY_ID)
@@ -135,6 +133,17 @@ class TextEntries:
             entries = list(_entries(stored[:limit], max_payload_bytes))
         return Page(entries, entries[-1].id if more else None)
 
+    def rows_of(self, ids: Collection[str]) -> Rows:
+        """The row of each of these entries, shape ``(n,)``; -1: it is not in here."""
+        with self._connection() as connection:
+            return _rows_of(connection, map(_raw, ids))
+
+    def count_rows(self, rows: Rows, filter: Any = None) -> int:  # noqa: A002 - as `count` has it
+        """How many of the rows of `rows_of` are entries that ``filter`` matches; as `count`."""
+        asked = self._fields.columns.parse(filter)
+        matching = rows >= 0 if asked is None else np.isin(rows, self._fields.rows(asked))
+        return int(np.count_nonzero(matching))
+
     @abstractmethod
     def _connection(self) -> AbstractContextManager[GuardedConnection]: ...
 
@@ -145,6 +154,11 @@ class TextEntries:
 def _raw(entry_id: str) -> bytes:
     """Its bytes: half a surrogate pair has no UTF-8, and then it is simply not found."""
     return entry_id.encode("utf-8", "surrogatepass")
+
+
+def _rows_of(connection: GuardedConnection, wanted: Iterable[bytes]) -> Rows:
+    rows = (connection.execute(_ROW_OF, (each,)).fetchone() for each in wanted)
+    return np.array([-1 if row is None else row[0] for row in rows], dtype=np.int64)
 
 
 def _in(connection: GuardedConnection, query: str) -> str:
