@@ -151,3 +151,12 @@ def test_errors_of_ours_or_of_a_library_are_described_without_frames() -> None:
     )
     assert describe_error(ValueError()) == "ValueError"
     assert describe_error(ValueError("two\nlines")) == "ValueError: two lines"
+
+
+def test_an_error_whose_message_cannot_be_read_is_named_all_the_same() -> None:
+    class UnreadableError(Exception):
+        def __str__(self) -> str:
+            raise KeyError("template")
+
+    said = describe_error(UnreadableError())
+    assert said == "UnreadableError: its message cannot be read (KeyError)"

@@ -36,7 +36,7 @@ def describe_error(error: BaseException) -> str:
 
     Advice is given where the operating system refused something.
     """
-    message = " ".join(str(error).split())
+    message = " ".join(_message(error).split())
     if isinstance(error, SyntaxError):  # its own text names no folder
         message = error.msg
     sentence = type(error).__name__ + (f": {message[:_MOST_MESSAGE]}" if message else "")
@@ -45,6 +45,14 @@ def describe_error(error: BaseException) -> str:
     frames = origin(error)
     where = f" ({' ← '.join(frames)})" if frames else ""
     return without_secrets(sentence) + where
+
+
+def _message(error: BaseException) -> str:
+    """What it says, where it can: its ``__str__`` is the user's code as well."""
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - whatever it is, the error has a name
+        return f"its message cannot be read ({type(failure).__name__})"
 
 
 def origin(error: BaseException) -> tuple[str, ...]:
