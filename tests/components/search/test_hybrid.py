@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import pickle
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -453,6 +454,7 @@ def test_a_function_may_give_an_order_by_what_it_sees_of_each_hit(search: Hybrid
         (lambda _, hits: (1.0 for _ in hits), "it gave a generator: return a list"),
         (lambda _, hits: np.zeros((len(hits), 1)), r"it gave an array of the shape \(50, 1\)"),
         (lambda _, hits: hits[0].payload["missing"], "it raised KeyError: 'missing'"),
+        (lambda *_: sys.exit(3), "it raised SystemExit: 3"),
         (lambda *_: None, "it gave nothing: return a list"),
         (lambda *_: 1.0, "it gave a float: return a list"),
         (lambda _, hits: [hits[0].id, "nowhere"], "it gave 'nowhere', which is none of the hits"),

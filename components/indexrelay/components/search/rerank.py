@@ -57,7 +57,7 @@ class Reranker:
             )
         except RerankFunctionError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RerankFunctionError(name, f"it raised {describe_error(error)}") from error
         return _ordered(name, own, given), None
 
