@@ -291,6 +291,28 @@ def test_after_several_calls_that_hang_texts_are_refused_at_once_until_one_comes
     wait_until(lambda: not embedder.submit(["back"]).wait().failures)
 
 
+def test_without_a_thread_texts_are_refused_and_the_next_one_gets_another(
+    embedder_of: Callable[..., Embedder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = embedder_of(Recorder())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+        refused = embedder.submit(["a", "b"])
+        assert refused.finished.done()
+    assert str(refused.result().failures[1]) == "the embedder has no thread to run on"
+    with monkeypatch.context() as patch:
+        patch.setattr(embedder, "_checked", raising(MemoryError()))
+        assert refused.result().failures == embedder.submit(["a", "b"]).wait().failures
+    assert embedder.vector("abc").tolist() == [3, 1]
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def function(*_: object) -> None:
+        raise error
+
+    return function
+
+
 def wait_until(true: Callable[[], bool]) -> None:
     """Ask until it is true; for what another thread does in a moment."""
     for _ in range(100_000):

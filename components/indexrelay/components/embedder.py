@@ -264,9 +264,10 @@ class Embedder:
             for each in {id(each): each for each in wanted if each.outcome is None}.values():
                 each.waiting.append(asked)
                 asked.missing += 1
-            self._start_thread()
-        if not asked.missing:
-            asked.end()
+            ended = [] if asked.missing else [asked]
+            ended += self._see_to_queue()
+        for request in ended:
+            request.end()
         return asked
 
     def wait(self, asked: Embedding, seconds: float | None) -> None:
@@ -318,9 +319,7 @@ class Embedder:
             late = TextFailure(reason=f"the embedder took more than {limit:g} s", transient=True)
             ended = self._settle((each, late) for each in call.texts)
             self._queue.extendleft(reversed(call.rest))
-            self._start_thread()
-            if self._thread is None:
-                ended += self._refuse_waiting()
+            ended += self._see_to_queue()
         _log.warning("embedder.late", collection=self.collection, seconds=limit, left=self._left)
         for each in ended:
             each.end()
@@ -355,19 +354,26 @@ class Embedder:
             self._queue.append(wanted)
         return wanted
 
-    def _start_thread(self) -> None:
-        """See that there is one for what waits."""
-        if self._queue and self._thread is None and self._left < _MOST_LEFT:
-            name = f"indexrelay-embedder-{self.collection}"
-            self._thread = SupervisedThread(self._work, name=name, wait=None)
-            self._thread.start()
-        elif self._queue:
+    def _see_to_queue(self) -> list[Embedding]:
+        """See that a thread takes what waits; the requests that end because there is none."""
+        if self._thread is not None:
             self._changed.notify()
+        elif self._queue and self._left >= _MOST_LEFT:
+            return self._refuse_all(_AWAY)
+        elif self._queue:
+            name = f"indexrelay-embedder-{self.collection}"
+            thread = SupervisedThread(self._work, name=name, wait=None)
+            try:
+                thread.start()
+            except RuntimeError:  # the process may have no more threads, or no memory for one
+                return self._refuse_all(_NO_THREAD)
+            self._thread = thread
+        return []
 
-    def _refuse_waiting(self) -> list[Embedding]:
-        refused = [(each, _AWAY) for each in self._queue]
+    def _refuse_all(self, why: TextFailure) -> list[Embedding]:
+        """No text that waits gets a vector; the requests that end with that."""
         self._queue.clear()
-        return self._settle(refused)
+        return self._settle([(each, why) for each in self._wanted.values()])
 
     def _settle(self, outcomes: Iterable[tuple[_Wanted, Vectors | TextFailure]]) -> list[Embedding]:
         """Note what came of texts; the requests that have everything now."""
@@ -395,12 +401,25 @@ class Embedder:
     def _work(self) -> None:
         """Call the function for what waits, until nothing has come for a while."""
         me = threading.current_thread()
-        while texts := self._next(me):
-            call = self._called(texts)
-            if call.failed and len(texts) > 1 and not call.left:
-                self._one_by_one(texts)
-            else:
-                self._note(call.outcomes)
+        try:
+            while texts := self._next(me):
+                call = self._called(texts)
+                if call.failed and len(texts) > 1 and not call.left:
+                    self._one_by_one(texts)
+                else:
+                    self._note(call.outcomes)
+        finally:
+            self._end(me)
+
+    def _end(self, me: threading.Thread) -> None:
+        """Where an error ended the thread, nobody waits for it; the next text gets another."""
+        ended = []
+        with self._lock:
+            if self._thread is me:
+                self._thread = self._call = None
+                ended = self._refuse_all(_NO_THREAD)
+        for each in ended:
+            each.end()
 
     def _next(self, me: threading.Thread) -> list[_Wanted]:
         """What to call the function for next; nothing: the thread is not needed any more."""
@@ -492,6 +511,7 @@ def _digest(text: object) -> bytes:
 _AWAY: Final = TextFailure(
     reason=f"the embedder has not come back from {_MOST_LEFT} calls", transient=True
 )
+_NO_THREAD: Final = TextFailure(reason="the embedder has no thread to run on", transient=True)
 
 
 class _Stdout:
