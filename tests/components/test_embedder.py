@@ -322,6 +322,36 @@ def wait_until(true: Callable[[], bool]) -> None:
     raise AssertionError("it did not become true")
 
 
+def test_collections_that_name_one_function_take_turns(
+    embedder_of: Callable[..., Embedder],
+) -> None:
+    function = Gate()
+    first, second = embedder_of(function), embedder_of(function)
+    asked = [first.submit(["a"])]
+    function.entered.acquire()
+    asked.append(second.submit(["bb"]))
+    wait_until(lambda: not second._queue)  # its thread has the text
+    for _ in range(1000):
+        os.sched_yield()
+    assert function.calls == [["a"]]
+    function.open.set()
+    assert [each.wait().vectors[0, 0] for each in asked] == [1, 2]
+
+
+def test_a_call_that_hangs_keeps_no_other_collection_from_the_function(
+    embedder_of: Callable[..., Embedder],
+) -> None:
+    function = Gate()
+    hangs = embedder_of(function, timeout_seconds=0.01).submit(["hangs"])
+    function.entered.acquire()
+    second = embedder_of(function)
+    asked = second.submit(["a"])
+    assert hangs.wait().failures  # it is left, and has no turn any more
+    function.entered.acquire()
+    function.open.set()
+    assert asked.wait().vectors[0, 0] == 1
+
+
 def test_what_the_function_prints_goes_to_stderr_and_others_print_on(
     embedder_of: Callable[..., Embedder], capsys: pytest.CaptureFixture[str]
 ) -> None:

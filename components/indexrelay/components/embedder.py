@@ -1,8 +1,9 @@
 """Vectors of texts, made by a function of the user's that a collection's table names.
 
 The function runs on a thread of its own, for all who ask at the same time: what waits while it runs
-goes into its next call, each text once, and what it gave is kept. So a search costs a call at most,
-and the function need not be safe to call from several threads.
+goes into its next call, each text once, and what it gave is kept. So a search costs a call at most.
+Collections that name the same function take turns, so it need not be safe to call from several
+threads.
 
 It is user code, and may hang. Nobody waits longer than the limits say, and no thread of theirs runs
 it. A call that outlasts its limit has failed, and its thread is left alone: a thread cannot be
@@ -143,7 +144,7 @@ class _Call:
     texts: Sequence[_Wanted]
     rest: Sequence[_Wanted]
     """Texts that its thread has yet to try."""
-    began: float
+    began: float = 0.0
     left: bool = False
     """Whether it outlasted its limit, and nobody waits for it any more."""
     failed: bool = False
@@ -315,6 +316,7 @@ class Embedder:
                 return
             call.left = True
             self._call = self._thread = None
+            _turns.end(self.settings.function, call)
             self._left += 1
             late = TextFailure(reason=f"the embedder took more than {limit:g} s", transient=True)
             ended = self._settle((each, late) for each in call.texts)
@@ -448,8 +450,10 @@ class Embedder:
 
     def _called(self, texts: Sequence[_Wanted], rest: Sequence[_Wanted] = ()) -> _Call:
         """One call, and what it gave."""
-        call = _Call(texts, rest, self._clock.monotonic())
+        call, name = _Call(texts, rest), self.settings.function
+        _turns.begin(name, call, longest_seconds=self.settings.timeout_seconds)
         with self._lock:
+            call.began = self._clock.monotonic()
             self._call = call
         answer: Any = None
         failure: TextFailure | None = None
@@ -462,6 +466,8 @@ class Embedder:
             failure = TextFailure(
                 reason=f"the embedder raised {type(error).__name__}", detail=describe_error(error)
             )
+        finally:
+            _turns.end(name, call)
         rows, dimension = len(texts), self.dimension
         if failure is None and answer.shape != (rows, dimension):
             failure = TextFailure(
@@ -512,6 +518,35 @@ _AWAY: Final = TextFailure(
     reason=f"the embedder has not come back from {_MOST_LEFT} calls", transient=True
 )
 _NO_THREAD: Final = TextFailure(reason="the embedder has no thread to run on", transient=True)
+
+
+class _Turns:
+    """Lets one call at a time into each function, whichever collections of the process name it."""
+
+    def __init__(self) -> None:
+        self._start_over()
+        os.register_at_fork(after_in_child=self._start_over)
+
+    def _start_over(self) -> None:
+        self._changed = threading.Condition()
+        self._calls: dict[str, _Call] = {}
+        """By the name of the function: the call that has its turn."""
+
+    def begin(self, function: str, call: _Call, *, longest_seconds: float) -> None:
+        """Wait for the turn of a call; one that had its own for ``longest_seconds`` hangs."""
+        with self._changed:
+            self._changed.wait_for(lambda: function not in self._calls, longest_seconds)
+            self._calls[function] = call
+
+    def end(self, function: str, call: _Call) -> None:
+        """Let the next one begin; safe twice."""
+        with self._changed:
+            if self._calls.get(function) is call:
+                del self._calls[function]
+                self._changed.notify_all()
+
+
+_turns: Final = _Turns()
 
 
 class _Stdout:
