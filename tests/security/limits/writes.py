@@ -93,8 +93,9 @@ def _of_one(row: Row, request: pytest.FixtureRequest) -> None:
 
     monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
     monkeypatch.setattr(_Requests, "_committed", committed)
-    nothing: Any = None
-    requests = _Requests(writer, nothing, nothing, WriteCounts())
+    reader: Any = SimpleNamespace(embedders=None)
+    queries: Any = None
+    requests = _Requests(writer, reader, queries, WriteCounts())
     asyncio.run(body())
     assert began == ["a"] * row.number + ["b"]
 

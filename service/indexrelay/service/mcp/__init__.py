@@ -10,4 +10,4 @@ It takes the extra ``mcp``.
 
 from indexrelay.schemas.errors import see_installed
 
-see_installed("httpx", "mcp", "mcp_types")
+see_installed("httpx", "mcp", "mcp_types", "starlette")
