@@ -69,6 +69,11 @@ def layered(*, base: int = 100, delta: int = 0, dead: int = 0, **parameters: Any
     return {"versions": {**VERSIONS, "similar": similar}}
 
 
+def without(name: str) -> dict[str, Any]:
+    """The versions, but for that of one component."""
+    return {each: version for each, version in VERSIONS.items() if each != name}
+
+
 def test_at_once_everything_is_due_as_soon_as_it_is_committed() -> None:
     found = due(behind("immediate"))
     assert set(found.reasons) == set(DEFINITIONS)
@@ -130,6 +135,25 @@ def test_a_group_waits_until_the_last_of_it_may_be_built() -> None:
     assert due(facts).look_at == NOW + timedelta(seconds=30)
     after = replace(facts, now=NOW + timedelta(seconds=30))
     assert due(after).reasons.keys() == {"map", "map_cache", "similar"}
+
+
+@pytest.mark.parametrize(
+    "why",
+    [
+        {"outdated": {"similar": "it has an old format"}},
+        {"corrupt": {"similar": "it has other bytes"}, "versions": without("similar")},
+        {"versions": without("similar")},
+        {"versions": {**VERSIONS, "similar": manifest("similar", definition="d" * 64)}},
+    ],
+)
+def test_what_waits_for_nothing_takes_those_of_its_group_along(why: dict[str, Any]) -> None:
+    found = due(behind(definitions=PAIR, **why))
+    assert found.reasons.keys() == {"map", "map_cache", "similar"}
+    assert not found.waiting
+    assert not found.deferred
+    stuck = due(behind(definitions=PAIR, paused={"map": pause("map")}, **why))
+    assert not stuck.reasons
+    assert stuck.waiting["similar"].held_back_by == {"map": "is paused"}
 
 
 def test_what_was_begun_and_failed_is_tried_again() -> None:

@@ -89,6 +89,15 @@ def find_due(facts: Facts, retry_policy: RetryPolicy) -> Due:
         # What waits takes others along: children that were due for it alone, and more of the group.
         due = _due_besides(waiting, facts, retry_policy)
         found = find_waiting(facts, due.reasons, waiting)
+        along = {
+            other
+            for wait in found.values()
+            for other in wait.held_back_by
+            if deferral_of(other, facts) is not None
+        }
+        if along:  # nothing keeps them but the policy of their collection
+            facts = replace(facts, taken_along=facts.taken_along | along)
+            continue
         if not found:
             deferring = any(_defers(each, facts) for each in facts.collections)
             return replace(due, deferred=_deferred(facts, due)) if deferring else due

@@ -217,6 +217,9 @@ class Facts:
     asked_for_due: bool = False
     """Whether somebody asked for a rebuild of whatever is due: then nothing waits by the policy of
     its collection (`indexrelay.health.persistence`)."""
+    taken_along: AbstractSet[str] = frozenset()
+    """Members of groups that another one cannot be built without, though the policy of their
+    collection would have them wait; `indexrelay.health.due.find_due` finds them."""
     max_live_entries: int = 10_000
     """Changed entries that readers lay over their release at most."""
     host: str = ""

@@ -17,7 +17,8 @@ concludes the same. These end a wait:
 
 The members of a group wait until the last of them may be built, and what ends the wait of one ends
 it for all. A first version is built at once, or there would be nothing to lay changes over; so is
-one whose definition changed, or that is corrupt.
+one whose definition changed, or that is corrupt, and it takes those of its group along without
+which it could not be released.
 """
 
 from collections.abc import Iterator
@@ -68,7 +69,8 @@ def deferral(name: str, collection: str, facts: Facts) -> Deferral | None:
     settings = facts.collections[collection]
     members = _moving_with(name, collection, facts)
     wanted = with_descendants(members, facts.definitions)
-    if facts.asked_for_due or wanted & facts.requested or members & facts.attempts.keys():
+    wished = facts.requested | facts.taken_along
+    if facts.asked_for_due or wanted & wished or members & facts.attempts.keys():
         return None
     versions = [facts.versions[each] for each in sorted(members)]
     if settings.live and any(_is_full(version, collection, facts) for version in versions):
