@@ -18,7 +18,7 @@ import pytest
 
 from indexrelay.producers import GroupCommit, GroupFullError
 from indexrelay.schemas.session import HEADER, SessionToken
-from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings import HttpSettings, Settings
 from indexrelay.service import Client
 from indexrelay.service.app import create_app
 from indexrelay.service.tokens import digest_of, new_token
@@ -440,6 +440,73 @@ def test_where_nobody_can_see_who_serves_it_the_write_stands(
     monkeypatch.setattr("indexrelay.producers.served.ServedWait.look", lambda _: 1 / 0)
     late = written(client.put(ENTRIES, json={**upserts("a"), "wait": "released"}), 202)
     assert late["reason"] == "who serves it cannot be seen: ZeroDivisionError"
+
+
+def test_a_wait_ends_in_time_while_the_looks_of_others_hang(
+    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, goes_on = threading.Semaphore(0), threading.Event()
+
+    def look(_: Any) -> None:
+        hangs.release()
+        goes_on.wait(60)
+
+    monkeypatch.setattr("indexrelay.producers.served.ServedWait.look", look)
+    monkeypatch.setattr("indexrelay.service.writes._LATE_SECONDS", 0.01)
+
+    def put(name: str) -> httpx.Response:
+        body = {**upserts(name), "wait": "released", "wait_seconds": 0}
+        return client.put(ENTRIES, json=body, timeout=60)
+
+    with ThreadPoolExecutor() as pool:
+        try:
+            others = [pool.submit(put, name) for name in ("look-1", "look-2")]
+            assert all(hangs.acquire(timeout=30) for _ in others)
+            late = written(put("look-3"), 202)
+        finally:
+            goes_on.set()
+            monkeypatch.undo()
+        for each in others:
+            written(each.result(), 202)
+    assert late["reason"] == "who serves it was not seen in time: looks at presence take long"
+
+
+def test_a_catalog_that_hangs_keeps_no_search_waiting(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, goes_on = threading.Semaphore(0), threading.Event()
+
+    def hang(*_: Any, **__: Any) -> None:
+        hangs.release()
+        goes_on.wait(60)
+        raise OSError("the database is gone")
+
+    reader = pipeline.reader("one-thread")
+    reader.step()
+    writer = EntryWriter(
+        pipeline.settings, catalog=pipeline.catalog, connection=pipeline.connection
+    )
+    limits = HttpSettings(searches=1, writes=True)
+    with (
+        running(create_app(reader, limits, writer=writer)) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        monkeypatch.setattr(pipeline.catalog.entries, "get", hang)
+        monkeypatch.setattr(pipeline.catalog.collections, "declare", hang)
+        try:
+            asked = [
+                pool.submit(client.get, f"{ENTRIES}/a", timeout=60),
+                pool.submit(client.put, ENTRIES, json=upserts("a"), timeout=60),
+            ]
+            assert all(hangs.acquire(timeout=30) for _ in asked)
+            found = client.post("/v1/components/similar/search", json={"vector": [0, 0]})
+        finally:
+            goes_on.set()
+        assert found.status_code == 200
+        for each in asked:
+            failed = each.result()
+            assert failed.status_code == 503
+            assert "nothing was written" in failed.json()["detail"]
 
 
 def test_writes_are_counted_by_collection_operation_and_outcome(

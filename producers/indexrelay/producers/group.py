@@ -93,6 +93,14 @@ class GroupCommit:
         """Always true: an empty queue is a queue (ask ``len(group)``)."""
         return True
 
+    def knows(self, collection: str) -> bool:
+        """Whether the catalog is known to have a collection as the settings declare it."""
+        return collection in self._declared
+
+    def declare(self, collection: str) -> None:
+        """See that the catalog has it, so that `prepared` need not ask; raises as that does."""
+        self._declared[collection] = self._committer.declare(collection, own_data=False)
+
     def prepared(
         self,
         collection: str,

@@ -180,6 +180,38 @@ class AnswerRoom:
         self.held_bytes += count
 
 
+class FewThreads:
+    """Runs what another machine may keep waiting, such as a look into a database, on a few threads
+    of its own, so that searches keep theirs; for one event loop."""
+
+    def __init__(self, count: int, what: str) -> None:
+        """``what``: there is too much of, where nobody gets a thread."""
+        self._what = what
+        self._limiter = CapacityLimiter(count)
+        self._turns = asyncio.Semaphore(count)
+
+    async def run(self, function: Callable[[], T], *, seconds: float) -> T:
+        """What ``function`` returns.
+
+        Args:
+            function: runs to its end, however long that takes.
+            seconds: for which a thread is waited for.
+
+        Raises:
+            OverloadedError: there was none in time.
+            Exception: what ``function`` raises.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise OverloadedError(self._what) from None
+        try:
+            return await anyio.to_thread.run_sync(function, limiter=self._limiter)
+        finally:
+            self._turns.release()
+
+
 class More(Enum):
     """What a search gives that gives its thread to others for now."""
 

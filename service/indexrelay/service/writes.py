@@ -23,14 +23,14 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
 
 import numpy as np
-from anyio import CapacityLimiter, to_thread
+from anyio import to_thread
 from fastapi import APIRouter, Header, Request, Response
 from numpy.typing import NDArray
 from pydantic import BaseModel
@@ -80,6 +80,7 @@ from indexrelay.service.bodies import (
 from indexrelay.service.connections import connection_of
 from indexrelay.service.consistency import settled_within
 from indexrelay.service.description import body_of, refusals
+from indexrelay.service.limits import FewThreads
 from indexrelay.service.metrics import WriteCounts, WriteOutcome
 from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.queries import Queries, sent
@@ -103,6 +104,17 @@ _OPERATIONS: Final = {"PUT": "upsert", "POST": "delete", "PATCH": "patch"}
 """As the metrics call them."""
 _LOOKERS: Final = 2
 """Threads that look at presence; where Redis does not answer each look takes seconds."""
+_CATALOG_THREADS: Final = 4
+"""Threads that read the catalog, and open it; where it does not answer they wait for minutes."""
+_TURN_SECONDS: Final = 10.0
+"""For how long one of those is waited for."""
+_LATE_SECONDS: Final = 1.0
+"""How much later than it was asked for a wait may end, so that the last look can say why."""
+_UNKNOWN: Final = (
+    "the catalog does not answer as it should, and whether this was written is not known: send it "
+    "again with the same Idempotency-Key"
+)
+_AWAY: Final = "the catalog does not answer as it should, and nothing was written; ask again"
 
 
 class WriteAnswer(BaseModel):
@@ -199,6 +211,15 @@ class EntryWriter:
                 self._opened = _Opened(catalog=catalog, producer=producer, group=group)
             return self._opened
 
+    def is_ready(self, collection: str) -> bool:
+        """Whether a write to it can be prepared without waiting for the catalog."""
+        opened = self._opened
+        return opened is not None and opened.group.knows(collection)
+
+    def make_ready(self, collection: str) -> None:
+        """See that it is so; raises as `open`, and as a batch of the collection does."""
+        self.open().group.declare(collection)
+
     def close(self) -> None:
         """Commit what waits, and close what was opened here; safe twice."""
         with self._opening:
@@ -233,7 +254,7 @@ class _Waits:
         self._reloader = reloader
         self._most = writer.max_waiting
         self._waiting = 0
-        self._lookers = CapacityLimiter(_LOOKERS)
+        self._lookers = FewThreads(_LOOKERS, "others to look for")
 
     async def until(self, commit: Commit, asked: WriteOptions) -> str | None:
         """Wait for what was asked for; why it did not come, or ``None``: it did."""
@@ -283,17 +304,22 @@ class _Waits:
         waiting = self._writer.open().producer.served_wait(
             commit, timeout_seconds=seconds, readers=readers, live=readers is not None
         )
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + seconds + _LATE_SECONDS
         try:
-            while await to_thread.run_sync(waiting.look, limiter=self._lookers) is None:
+            while await self._lookers.run(waiting.look, seconds=ends - loop.time()) is None:
                 await asyncio.sleep(waiting.pause_seconds())
         except NotServedError as error:
             return str(error)
+        except OverloadedError:
+            return "who serves it was not seen in time: looks at presence take long"
         except Exception as error:  # the commit stands, whatever keeps us from looking
             log.exception("write.wait_failed", error=type(error).__name__)
             return f"who serves it cannot be seen: {type(error).__name__}"
         return None
 
 
+ResultT = TypeVar("ResultT")
 Change: TypeAlias = Callable[[Batch], None]
 Read: TypeAlias = Callable[[bytes, str], tuple[WriteOptions, Change]]
 """Reads a body of a media type: what is waited for, and what makes the changes."""
@@ -313,6 +339,7 @@ class _Requests:
         several = len(writer.settings.http.tokens) > 1
         self._most_of_one = max(1, writer.max_waiting // 2) if several else writer.max_waiting
         self._inside: Counter[str | None] = Counter()
+        self._threads = FewThreads(_CATALOG_THREADS, "looks into the catalog to make")
 
     async def write(
         self,
@@ -341,16 +368,14 @@ class _Requests:
         caller = caller_of(request)
         began = time.perf_counter()
         outcome: WriteOutcome = "failed"
-        self._inside[caller.name] += 1
         try:
-            self._see_room(caller)
-            commit, asked = await self._committed(request, collection, key, read, kinds)
+            with self._counted(caller):
+                commit, asked = await self._committed(request, collection, key, read, kinds)
             outcome = "repeated" if commit.repeated else "written"
         except Exception as error:
             outcome = _outcome_of(error)
             raise
         finally:
-            self._inside[caller.name] -= 1
             known = collection if collection in self._writer.settings.collections else ""
             seconds = time.perf_counter() - began
             self._counts.observe(known, _OPERATIONS[request.method], outcome, seconds)
@@ -361,9 +386,18 @@ class _Requests:
             connection.release()  # its body is gone, and a wait may be long
         return await self._answer(commit, asked, caller)
 
-    def _see_room(self, caller: Caller) -> None:
-        if self._inside[caller.name] > self._most_of_one:
-            raise OverloadedError(f"{self._most_of_one} writes of this token to commit")
+    @contextlib.contextmanager
+    def _counted(
+        self, caller: Caller, what: str = "writes of this token to commit"
+    ) -> Iterator[None]:
+        """Count one more request of a caller, if there is room for it."""
+        self._inside[caller.name] += 1
+        try:
+            if self._inside[caller.name] > self._most_of_one:
+                raise OverloadedError(f"{self._most_of_one} {what}")
+            yield
+        finally:
+            self._inside[caller.name] -= 1
 
     async def _committed(
         self, request: Request, collection: str, key: str | None, read: Read, kinds: Sequence[str]
@@ -376,8 +410,15 @@ class _Requests:
             raise RefusedError(422, "a write has no options in the address")
 
         embedder = None if self._embedders is None else self._embedders.of(collection)
-        if embedder is not None:
-            read = await self._embedding(embedder, request, partial(read, body, kind), caller)
+        if embedder is not None or not self._writer.is_ready(collection):
+            reading = self._queries.on_thread(request, partial(read, body, kind))
+            found = await self._told(reading, caller)
+            if not self._writer.is_ready(collection):
+                await self._of_catalog(partial(self._writer.make_ready, collection), caller)
+            asked, change = found
+            if embedder is not None and isinstance(change, _Upsert) and change.lacking:
+                found = asked, await change.embedded(embedder)  # no thread waits for it
+            read = _already(found)
 
         def prepare() -> tuple["Future[Commit]", WriteOptions]:
             asked, change = read(body, kind)
@@ -388,20 +429,12 @@ class _Requests:
             return group.submit(prepared), waits
 
         outcome, asked = await self._told(self._queries.on_thread(request, prepare), caller)
-        return await self._told(asyncio.wrap_future(outcome), caller), asked
+        return await self._told(asyncio.wrap_future(outcome), caller, unknown=_UNKNOWN), asked
 
-    async def _embedding(
-        self,
-        embedder: "Embedder",
-        request: Request,
-        read: Callable[[], tuple[WriteOptions, Change]],
-        caller: Caller,
-    ) -> Read:
-        """What gives the body as it was read, with the vectors of its texts."""
-        asked, change = await self._told(self._queries.on_thread(request, read), caller)
-        if isinstance(change, _Upsert) and change.lacking:
-            change = await change.embedded(embedder)  # no thread waits for it
-        return lambda _body, _kind: (asked, change)
+    async def _of_catalog(self, work: Callable[[], ResultT], caller: Caller) -> ResultT:
+        """What ``work`` finds in the catalog; searches wait for none of it."""
+        found: ResultT = await self._told(self._threads.run(work, seconds=_TURN_SECONDS), caller)
+        return found
 
     async def _answer(self, commit: Commit, asked: WriteOptions, caller: Caller) -> Response:
         """The answer, when what was asked for has come, or its time is over."""
@@ -437,7 +470,8 @@ class _Requests:
                 return None
             return None if found is None or (guard and not guard(found.payload)) else found
 
-        found = await self._told(self._queries.on_thread(request, find), caller)
+        with self._counted(caller, "writes and reads of this token to do"):
+            found = await self._of_catalog(find, caller)
         if found is None:
             raise _no_entry(collection, entry_id)
         session = str(SessionToken.at(collection, found.epoch, found.generation))
@@ -474,8 +508,11 @@ class _Requests:
             asked, None if payload is None else from_json(payload), fields
         )
 
-    async def _told(self, outcome: Awaitable[Any], caller: Caller) -> Any:
-        """What comes of it; its error as an answer."""
+    async def _told(self, outcome: Awaitable[Any], caller: Caller, *, unknown: str = _AWAY) -> Any:
+        """What comes of it; its error as an answer.
+
+        ``unknown``: what is known of the write where the catalog, or its driver, fails.
+        """
         try:
             return await outcome
         except (RefusedError, InvalidQueryError):
@@ -484,11 +521,7 @@ class _Requests:
             raise _refusal(error, hides_others=caller.filter is not None) from error
         except Exception as error:  # the catalog's, or its driver's
             log.exception("write.failed", error=type(error).__name__)
-            raise RefusedError(
-                503,
-                "the catalog does not answer as it should, and whether this was written is not "
-                "known: send it again with the same Idempotency-Key",
-            ) from error
+            raise RefusedError(503, unknown) from error
 
 
 def _refusal(error: IndexRelayError, *, hides_others: bool) -> RefusedError:
@@ -612,6 +645,11 @@ def write_routes(
         return await requests.stored(request, collection, id)
 
     return router
+
+
+def _already(found: tuple[WriteOptions, Change]) -> Read:
+    """Gives what was read of a body."""
+    return lambda _body, _kind: found
 
 
 def _upserting(body: bytes, kind: str) -> tuple[WriteOptions, Change]:
