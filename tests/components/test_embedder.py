@@ -230,6 +230,23 @@ def test_a_search_waits_no_longer_than_it_may_and_a_late_vector_serves_the_next_
     assert function.calls == [["slow"]]
 
 
+def test_texts_that_nobody_waits_for_any_more_take_no_room_behind_a_call_that_hangs(
+    embedder_of: Callable[..., Embedder],
+) -> None:
+    function = Gate()
+    embedder = embedder_of(function)
+    hangs = embedder.submit(["hangs"])
+    assert function.entered.acquire(timeout=30)
+    stays = embedder.submit(["stays"])
+    text = "".join(("large", " text"))
+    known = sys.getrefcount(text)
+    embedder.submit([text, "stays"]).wait(0)
+    assert sys.getrefcount(text) == known
+    function.open.set()
+    assert [len(each.wait().failures) for each in (hangs, stays)] == [0, 0]
+    assert function.calls == [["hangs"], ["stays"]]
+
+
 def test_a_call_that_hangs_fails_its_texts_and_the_next_call_has_another_thread(
     embedder_of: Callable[..., Embedder],
 ) -> None:

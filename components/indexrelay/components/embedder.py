@@ -20,7 +20,7 @@ import os
 import sys
 import threading
 import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -179,7 +179,8 @@ class Embedder:
     def _start_over(self) -> None:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._queue: deque[_Wanted] = deque()
+        self._queue: OrderedDict[_Wanted, None] = OrderedDict()
+        """The next one first; a dictionary, so that what nobody waits for is taken out at once."""
         self._wanted: dict[bytes, _Wanted] = {}
         """By digest: what is in the queue or in a call."""
         self._thread: threading.Thread | None = None
@@ -301,11 +302,14 @@ class Embedder:
         return max(pause, _SHORTEST_WAIT_SECONDS)
 
     def leave(self, asked: Embedding) -> None:
-        """Who asked waits no more."""
+        """Who asked waits no more; what nobody else waits for takes no room any more."""
         with self._lock:
             for each in asked._wanted:  # noqa: SLF001 - its own module
                 if asked in each.waiting:
                     each.waiting.remove(asked)
+                if not each.waiting and each in self._queue:
+                    del self._queue[each]
+                    self._wanted.pop(each.digest, None)
 
     def leave_late_calls(self) -> None:
         """Give up a call that has outlasted its limit: its texts fail, and others get a thread."""
@@ -320,7 +324,9 @@ class Embedder:
             self._left += 1
             late = TextFailure(reason=f"the embedder took more than {limit:g} s", transient=True)
             ended = self._settle((each, late) for each in call.texts)
-            self._queue.extendleft(reversed(call.rest))
+            for wanted in reversed(call.rest):
+                self._queue[wanted] = None
+                self._queue.move_to_end(wanted, last=False)
             ended += self._see_to_queue()
         _log.warning("embedder.late", collection=self.collection, seconds=limit, left=self._left)
         for each in ended:
@@ -353,7 +359,7 @@ class Embedder:
             wanted.outcome = _AWAY
         else:
             self._wanted[digest] = wanted
-            self._queue.append(wanted)
+            self._queue[wanted] = None
         return wanted
 
     def _see_to_queue(self) -> list[Embedding]:
@@ -429,7 +435,7 @@ class Embedder:
             while self._thread is me:
                 texts: list[_Wanted] = []
                 while self._queue and len(texts) < self.settings.batch_texts:
-                    wanted = self._queue.popleft()
+                    wanted, _ = self._queue.popitem(last=False)
                     if wanted.waiting:
                         texts.append(wanted)
                     else:  # everybody has left
