@@ -88,3 +88,17 @@ def test_a_forked_child_has_threads_of_its_own(calls: TimedCalls) -> None:
         os._exit(calls.call(pow, 2, 5, seconds=LONG))
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 32
+
+
+def test_without_a_thread_nothing_is_begun_and_the_next_call_gets_one(
+    calls: TimedCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        for _ in range(3):
+            with pytest.raises(OverdueError):
+                calls.call(int, seconds=LONG)
+    assert calls.call(int, "7", seconds=LONG) == 7

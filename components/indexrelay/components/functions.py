@@ -97,11 +97,9 @@ class TimedCalls:
         with self._lock:
             if self._overdue >= self._most:
                 raise OverdueError
+            if self._threads < min(self._open + 1, self._most):
+                self._start_thread()
             self._open += 1
-            if self._threads < min(self._open, self._most):
-                self._threads += 1
-                name = f"{self._name}-{self._threads}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
         self._calls.put(call)
         if not call.ended.wait(seconds) and self._give_up(call):
             raise OverdueError
@@ -111,6 +109,16 @@ class TimedCalls:
             raise call.error
         finally:
             del call  # or its traceback would hold itself
+
+    def _start_thread(self) -> None:
+        name = f"{self._name}-{self._threads + 1}"
+        try:
+            threading.Thread(target=self._work, name=name, daemon=True).start()
+        except RuntimeError as error:  # the process may have no more, or no memory for one
+            if not self._threads:
+                raise OverdueError from error
+        else:
+            self._threads += 1
 
     def close(self) -> None:
         """End the threads, each after the call that it is in."""
