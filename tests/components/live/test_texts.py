@@ -251,6 +251,23 @@ def test_what_was_prepared_is_not_cut_again_by_a_query(
     rows.append([changes_of({"n0": ("river prepared", 0)})], COVERS + 1)
     released = ReleasedTexts(bench.index, COVERS, bench.analyser)
     released.prepare(rows.view)
-    monkeypatch.setattr(texts, "terms_of", None)
-    hits = released.with_changes(rows.view).search("prepared", k=5)
-    assert [hit.id for hit in hits] == ["n0"]
+    monkeypatch.delattr(texts.RowTerms, "of")
+    for each in (released, ReleasedTexts(bench.index, COVERS, bench.analyser)):
+        hits = each.with_changes(rows.view).search("prepared", k=5)
+        assert [hit.id for hit in hits] == ["n0"]
+
+
+def test_texts_of_rows_that_are_moved_are_not_cut_again_and_others_are_not_kept(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = LiveRows(epoch="e", floor=COVERS, dimension=2, metric=Metric.COSINE)
+    rows.append([changes_of({"n0": ("river", 0), "e1": None})], COVERS + 1)
+    rows.append([changes_of({"e0": ("sea", 0), "e2": None})], COVERS + 2)
+    ReleasedTexts(bench.index, COVERS, bench.analyser).prepare(rows.view)
+    monkeypatch.delattr(texts.RowTerms, "of")
+    for moved, found in ((rows.with_room([]), ["n0", "e0"]), (rows.above(COVERS + 1), ["e0"])):
+        released = ReleasedTexts(bench.index, moved.floor, bench.analyser)
+        weights = bench.index.weights("sea river")
+        scores = released.scored(moved.view, weights)
+        assert [moved.ids[row] for row in np.flatnonzero(scores).tolist()] == found
+        assert len(moved.terms[bench.analyser]) == len(moved.ids)

@@ -43,6 +43,8 @@ from indexrelay.storage.entries import Changes, Vectors
 
 if TYPE_CHECKING:
     from indexrelay.components.live.graph import LiveGraph
+    from indexrelay.components.live.texts import RowTerms
+    from indexrelay.components.text_index.analyser import Analyser
 
 Mask = NDArray[np.bool_]
 Rows = NDArray[np.int64]
@@ -90,6 +92,9 @@ class LiveRows:
         """By place, the row whose vector it is."""
         self.graph: LiveGraph | None = None
         """Over the vectors at the first places; replaced by a larger one, never changed."""
+        self.terms: dict[Analyser, list[RowTerms]] = {}
+        """What text indexes made of the texts of the first rows; lists are replaced by longer ones,
+        never changed."""
         self.born: Rows = np.empty(capacity, dtype=np.int64)
         self.died: Rows = np.full(capacity, _NEVER, dtype=np.int64)
         self.present: Mask = np.zeros(capacity, dtype=bool)
@@ -170,6 +175,7 @@ class LiveRows:
         grown.ids += self.ids
         grown.texts += self.texts
         grown.payloads += self.payloads
+        grown.terms = dict(self.terms)
         grown._before += self._before
         grown._newest.update(self._newest)
         grown._placed = self._placed
@@ -196,6 +202,8 @@ class LiveRows:
                 self.payloads[row],
                 int(self.born[row]),
             )
+        for analyser, terms in self.terms.copy().items():
+            rows.terms[analyser] = [terms[row] for row in newest if row < len(terms)]
         rows._show(max(floor, self.view.generation))
         return rows
 

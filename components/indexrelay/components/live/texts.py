@@ -5,16 +5,17 @@ it, with the version's numbers: how many texts there are, how long they are, and
 term. So a live row has the score that it would have in the version, and both compare. A term that
 no text of the version has counts in live rows as one that none has: it is the rarest.
 
-Rows are only appended, so what was made of the first ones stays: each is cut once, and every
-`BLOCK` of them gets a list of rows for each term (`Postings`), made by whichever thread needs it
-first. The rows behind the last whole block are looked through one by one. A query costs something
-for each block, so eight of one size are joined to one, off the path of queries and of the writer.
+Rows are only appended, so what was made of the first ones stays: each is cut once for all versions
+(`LiveRows.terms`), and every `BLOCK` of them gets a list of rows for each term (`Postings`), by
+whichever thread needs it first. The rows behind the last whole block are looked through one by one.
+A query costs something for each block, so eight of one size are joined to one, off the path of
+queries and of the writer.
 """
 
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any, Final, Unpack
 
 import numpy as np
@@ -71,12 +72,6 @@ class RowTerms:
         size = len(phrase)
         places = range(len(self.terms) - size + 1)
         return sum(self.terms[place : place + size] == phrase for place in places)
-
-
-@lru_cache(maxsize=4096)
-def terms_of(text: str | None, analyser: Analyser) -> RowTerms:
-    """`RowTerms.of`; the last ones are kept, for rows that are made anew when a release comes."""
-    return RowTerms.of(text, analyser)
 
 
 class Postings:
@@ -203,14 +198,22 @@ class ReleasedTexts:
         known = len(cut.terms)
         if known < view.count:
             # New ones: another query may be reading the old ones, or have come as far.
-            texts = view.rows.texts[known : view.count]
-            terms = cut.terms + [terms_of(text, self.analyser) for text in texts]
+            terms = self._terms(view)
             more = range(max(known // BLOCK, cut.first), len(terms) // BLOCK)
             blocks = cut.blocks | {
                 block: Postings.of(terms[block * BLOCK : (block + 1) * BLOCK]) for block in more
             }
             cut = self._cut = CutRows(view.rows, terms, blocks, cut.joined, cut.first)
         return cut
+
+    def _terms(self, view: LiveView) -> list[RowTerms]:
+        """The terms of each row, at least of the view; cut once for all versions."""
+        rows, analyser = view.rows, self.analyser
+        known = rows.terms.get(analyser, [])
+        more = [RowTerms.of(text, analyser) for text in rows.texts[len(known) : view.count]]
+        if more:
+            rows.terms[analyser] = known = known + more
+        return known
 
 
 @dataclass(frozen=True, slots=True)
