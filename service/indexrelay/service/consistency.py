@@ -7,7 +7,6 @@ searches, so that searches go on; only so many wait at a time, and not for long.
 
 import asyncio
 import contextlib
-from collections import Counter
 
 from starlette.requests import Request
 
@@ -16,7 +15,7 @@ from indexrelay.reloaders.consistency import Consistency, FreshWait
 from indexrelay.schemas.session import HEADER, SessionToken, SessionTokenError
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.bodies import FreshnessOptions
-from indexrelay.service.problems import OverloadedError
+from indexrelay.service.limits import Room
 
 
 def consistency_of(given: FreshnessOptions, request: Request) -> Consistency | None:
@@ -65,14 +64,12 @@ class WaitingRoom:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._seconds = settings.fresh_seconds
-        self._most = settings.max_waiting_reads
-        # As for threads: one caller alone leaves room to the others.
-        self._most_of_one = self._most if len(settings.tokens) < 2 else max(1, self._most // 2)
-        self._inside: Counter[str | None] = Counter()
+        what = "requests that wait until it is fresh enough"
+        self._room = Room(settings.max_waiting_reads, settings, what)
 
     def __len__(self) -> int:
         """How many wait."""
-        return self._inside.total()
+        return len(self._room)
 
     async def wait(self, wait: FreshWait, *, caller: str | None) -> None:
         """Return once a wait is settled well.
@@ -82,13 +79,8 @@ class WaitingRoom:
             NotFreshError: the time is over, or to wait is no use.
             ReloaderStoppedError: the reader was stopped meanwhile.
         """
-        if len(self) >= self._most or self._inside[caller] >= self._most_of_one:
-            raise OverloadedError(f"{len(self)} requests that wait until it is fresh enough")
-        self._inside[caller] += 1
-        try:
+        with self._room.place(caller):
             await settled_within(wait, self._seconds)
-        finally:
-            self._inside[caller] -= 1
 
 
 async def settled_within(wait: FreshWait, seconds: float) -> None:

@@ -12,9 +12,10 @@ before the event loop has its own again.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 from collections import Counter, deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from enum import Enum, auto
 from typing import Final, Literal, TypeVar
 
@@ -178,6 +179,42 @@ class AnswerRoom:
             raise OverloadedError("answers on their way, and no room for one more")
         self._few_bytes = 0
         self.held_bytes += count
+
+
+class Room:
+    """Where so many requests wait for one thing, without a thread; for one event loop.
+
+    One caller alone, of several, takes half of it, so that there is some for the others.
+    """
+
+    def __init__(self, most: int, settings: HttpSettings, what: str) -> None:
+        """``what``: those who wait, in the error."""
+        self._most = most
+        self._most_of_one = most if len(settings.tokens) < 2 else max(1, most // 2)
+        self._what = what
+        self._inside: Counter[str | None] = Counter()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return self._inside.total()
+
+    @contextlib.contextmanager
+    def place(self, caller: str | None) -> Iterator[None]:
+        """Be one of those who wait.
+
+        Args:
+            caller: whose token was shown; ``None``: nobody has to.
+
+        Raises:
+            OverloadedError: there is no room.
+        """
+        if len(self) >= self._most or self._inside[caller] >= self._most_of_one:
+            raise OverloadedError(f"{len(self)} {self._what}")
+        self._inside[caller] += 1
+        try:
+            yield
+        finally:
+            self._inside[caller] -= 1
 
 
 class FewThreads:

@@ -33,7 +33,7 @@ from indexrelay.service.bodies import JSON
 from indexrelay.service.connections import connection_of
 from indexrelay.service.consistency import WaitingRoom
 from indexrelay.service.dispatch import NotFilteredError, Search
-from indexrelay.service.limits import MORE, AnswerRoom, More, SearchThreads
+from indexrelay.service.limits import MORE, AnswerRoom, More, Room, SearchThreads
 from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.tokens import caller_of
 
@@ -207,13 +207,15 @@ class Queries:
         self._limits = limits
         self._threads = SearchThreads(limits)
         self._waiting = WaitingRoom(limits)
+        most = limits.searches + limits.max_waiting_searches
+        self._without_vectors = Room(most, limits, "searches that wait for vectors of their texts")
         self._embedders = reloader.embedders
         self._observers = tuple(observers)
 
     @property
     def in_progress(self) -> int:
-        """How many run, or wait for a thread or for a fresh answer."""
-        return len(self._threads) + len(self._waiting)
+        """How many run, or wait for a thread, for a fresh answer or for the vectors of texts."""
+        return len(self._threads) + len(self._waiting) + len(self._without_vectors)
 
     async def answer(
         self, request: Request, component: str, operation: Operation, ask: Ask[Any]
@@ -262,7 +264,8 @@ class Queries:
                 if isinstance(body, FreshWait):
                     await self._waiting.wait(body, caller=caller.name)
                 else:
-                    await body.arrive()
+                    with self._without_vectors.place(caller.name):
+                        await body.arrive()
                 body = await self._threads.run(turn, connection=connection, caller=caller.name)
             found["outcome"] = "answered"
         except Exception as error:

@@ -1,14 +1,19 @@
 """What a function that makes vectors of texts may take of a process."""
 
+import asyncio
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
+from starlette.requests import Request
 
 from indexrelay.components.embedder import Embedder
-from indexrelay.schemas.settings import EmbedderSettings
+from indexrelay.schemas.settings import EmbedderSettings, HttpSettings
+from indexrelay.service.queries import Queries
+from indexrelay.service.tokens import Caller, digest_of
 from tests.components import test_embedder
 from tests.components.test_embedder import MODULE, Recorder, make_embedder
 from tests.security.limits.table import Row, exercises
@@ -32,6 +37,58 @@ def _query(row: Row, _request: pytest.FixtureRequest) -> None:
         test_embedder.test_a_search_waits_no_longer_than_it_may_and_a_late_vector_serves_the_next_one(
             embedder_of
         )
+
+
+@exercises("searches that wait for the vectors of their texts")
+def _waiting(row: Row, request: pytest.FixtureRequest) -> None:
+    assert _searches_at_a_time(HttpSettings(), request, asked=row.number + 3) == (row.number, 3)
+
+
+@exercises(
+    "searches of one token, where there are several, that wait for the vectors of their texts"
+)
+def _waiting_of_one(row: Row, request: pytest.FixtureRequest) -> None:
+    tokens = {name: {"sha256": digest_of(name)} for name in ("shop", "bank")}
+    settings = HttpSettings.model_validate({"tokens": tokens})
+    assert _searches_at_a_time(settings, request, asked=row.number + 3) == (row.number, 3)
+
+
+def _searches_at_a_time(
+    settings: HttpSettings, request: pytest.FixtureRequest, *, asked: int
+) -> tuple[int, int]:
+    """How many wait for their vectors, and how many are refused."""
+
+    async def body() -> tuple[int, int]:
+        come, entered = asyncio.Event(), asyncio.Semaphore(0)
+        reloader: Any = SimpleNamespace(embedders=None)
+        queries = Queries(reloader, settings, [])
+
+        async def arrive() -> None:
+            entered.release()
+            await come.wait()
+
+        def steps(*given: Any) -> Any:
+            given[-1]["session"] = ""
+            yield SimpleNamespace(arrive=arrive)
+            return b""
+
+        request.getfixturevalue("monkeypatch").setattr(queries, "_steps", steps)
+        scope = {"type": "http", "indexrelay.caller": Caller(name="shop")}
+        nothing: Any = None
+        searches = []
+        for _ in range(asked):
+            asks = queries.answer(Request(scope), "similar", "search", nothing)
+            searches.append(asyncio.create_task(asks))
+            waits = asyncio.create_task(entered.acquire())
+            await asyncio.wait([searches[-1], waits], return_when=asyncio.FIRST_COMPLETED)
+            waits.cancel()
+        peak = queries.in_progress
+        come.set()
+        ended = await asyncio.gather(*searches, return_exceptions=True)
+        assert queries.in_progress == 0
+        return peak, sum("vectors of their texts" in str(each) for each in ended)
+
+    return asyncio.run(body())
 
 
 @exercises("texts of one call of an embedder (`batch_texts`)")
