@@ -150,6 +150,15 @@ def test_the_plugin_costs_other_peoples_tests_nothing() -> None:
     assert run.stdout.strip() == ""
 
 
+def test_decisions_are_numbered_one_after_another() -> None:
+    files = sorted(each.name for each in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    numbers = [int(name.split("-")[0]) for name in files]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    for number, name in zip(numbers, files, strict=True):
+        text = (ROOT / "docs" / "decisions" / name).read_text(encoding="utf-8")
+        assert text.startswith(f"# {number:03}: ")
+
+
 def test_no_file_names_a_place_on_somebodys_machine() -> None:
     found = {
         f"{file.relative_to(ROOT)}: {match[0]}"
