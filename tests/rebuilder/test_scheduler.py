@@ -56,6 +56,23 @@ def test_a_request_waits_as_a_whole_while_one_of_its_components_is_not_free(
     assert bench.rebuilder.step() is None
 
 
+def test_a_request_for_whatever_is_due_waits_for_what_is_due_by_it_alone(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(a=behaving("tracks"), b=behaving("tracks"))
+    by_hand = {"dimension": 2, "metric": "l2", "persistence": "manual"}
+    rebuilder = bench.another(collections={"tracks": by_hand})
+    bench.commit("x")
+    bench.rebuild(rebuilder)
+    bench.commit("y")
+    bench.connection.commands.set(bench.keys.lease("b"), "somebody", px=60_000)
+    bench.catalog.inbox.request("r1", components=(), force=False, reason="")
+    assert [rebuilder.step() for _ in range(3)] == [None, None, None]
+    bench.connection.commands.delete(bench.keys.lease("b"))
+    result = bench.rebuild(rebuilder)
+    assert (result.indexes_rebuilt, result.request_ids) == (("a", "b"), ("r1",))
+
+
 def test_a_component_that_waits_for_a_request_is_still_built_for_a_batch(
     make_bench: MakeBench,
 ) -> None:

@@ -208,17 +208,18 @@ class OpenRows:
         """What is built from scratch, by the same rule."""
         return _meant((each for each in self.requests.values() if each.full), due)
 
-    def ready(self, blocked: AbstractSet[str]) -> Self:
+    def ready(self, blocked: AbstractSet[str], *, owed: AbstractSet[str] = frozenset()) -> Self:
         """Those rows that need not wait for anything that is ``blocked``.
 
         A request that names nothing and asks for more than a look (to force, to build from scratch)
-        means all that is due, so it waits for all of it.
+        means all that is due, so it waits for all of it. So does one without which some of what is
+        blocked would not be due (``owed``): once it was answered nobody would have asked.
         """
         waiting = {
             event_id
             for event_id, request in self.requests.items()
             if not blocked.isdisjoint(request.components)
-            or (blocked and (request.force or request.full) and not request.components)
+            or (not request.components and (owed or (blocked and (request.force or request.full))))
         }
         return type(self)(
             tuple(row for row in self.rows if row.event_id not in waiting),

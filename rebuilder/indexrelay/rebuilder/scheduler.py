@@ -418,7 +418,8 @@ class Scheduler:
             look.facts.improvable
             and find_improvements(look.facts, look.due, self._retry_policy).reasons
         )
-        rows, facts, due = look.open.ready(blocked), look.facts, look.due
+        rows = look.open.ready(blocked, owed=self._owed(look, blocked))
+        facts, due = look.facts, look.due
         if rows != look.open:
             facts = replace(facts, requested=rows.named, asked_for_due=rows.asked_for_due)
             due = find_due(facts, self._retry_policy)
@@ -449,6 +450,13 @@ class Scheduler:
             rows=rows.rows,
             woken_at=woken_at,
         )
+
+    def _owed(self, look: _Look, blocked: AbstractSet[str]) -> AbstractSet[str]:
+        """What is due only since somebody asked for whatever is due, and is not free."""
+        if not blocked or not look.facts.asked_for_due:
+            return frozenset()
+        unasked = find_due(replace(look.facts, asked_for_due=False), self._retry_policy)
+        return blocked - unasked.reasons.keys()
 
 
 Unit = frozenset[str]
