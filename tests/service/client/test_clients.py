@@ -221,6 +221,26 @@ def test_a_request_ends_at_its_deadline_however_slowly_the_answer_comes(
         ask(address, "components", deadline_seconds=0.3)
 
 
+def test_an_instance_that_does_not_answer_is_not_the_first_to_be_asked_again(address: str) -> None:
+    async def ask(silent: str) -> int:
+        async with AsyncClient([silent, address], deadline_seconds=0.3) as client:
+            with pytest.raises(ReaderUnreachableError, match=r"no answer within 0\.3 s"):
+                await client.count("songs")
+            client._deadline_seconds = 30
+            return (await client.count("songs")).count
+
+    with answering(b"", closes=False) as silent:
+        assert asyncio.run(ask(silent)) == 5
+    with (
+        answering(b"", closes=False) as silent,
+        Client([silent, address], deadline_seconds=0.3) as client,
+    ):
+        with pytest.raises(ReaderUnreachableError, match=r"no answer within 0\.3 s"):
+            client.count("songs")
+        client._deadline_seconds = 30
+        assert client.count("songs").count == 5
+
+
 def test_an_answer_is_read_up_to_a_size(ask: Callable[..., Any], address: str) -> None:
     with pytest.raises(BadAnswerError, match="more than 50 bytes"):
         ask(address, "components", max_answer_bytes=50)

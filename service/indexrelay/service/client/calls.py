@@ -392,6 +392,12 @@ class Readers(Generic[ResultT]):
             self._first = place = (first + number) % count
             yield self.all[place], count - number - 1
 
+    def failed(self, error: ReaderError) -> None:
+        """A request has failed. Where one gave no answer and took all of the time for that, the
+        next request begins with another."""
+        if isinstance(error, ReaderUnreachableError):
+            self._first = (self._first + 1) % len(self.all)
+
 
 def may_ask_another(call: Call[Any], error: ReaderError) -> bool:
     """Whether a request that failed may be sent to another reader."""

@@ -80,7 +80,8 @@ class _Asking(Generic[TransportT]):
         Args:
             address: ``http://HOST:PORT``, ``https://…`` or ``unix:/PATH``; several: instances of
                 one reader. Where the one that answered last cannot be reached, has no room or is
-                behind, the next one is asked, if it does no harm to ask twice.
+                behind, the next one is asked, if it does no harm to ask twice. Where it does not
+                answer within the deadline, the next request begins with another.
             token: what the reader knows the sha256 of; ``None``: it asks for none.
             session: what another client has written and read.
             keep_session: whether answers have to contain what this client has written and read.
@@ -335,6 +336,7 @@ class Client(_Asking[httpx.BaseTransport]):
                 except ReaderError as error:
                     if others and seconds_left() > 0 and may_ask_another(call, error):
                         continue
+                    self._readers.failed(error)
                     raise
                 self._session.answered(sent, response)
                 return result
@@ -531,6 +533,7 @@ class AsyncClient(_Asking[httpx.AsyncBaseTransport]):
             except ReaderError as error:
                 if others and end > loop.time() and may_ask_another(call, error):
                     continue
+                self._readers.failed(error)
                 raise
             self._session.answered(sent, response)
             return result

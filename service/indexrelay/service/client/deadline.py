@@ -14,6 +14,8 @@ from typing import Any
 import httpcore
 import httpx
 
+_MAX_CONNECTIONS = 100
+"""To one reader, as those of httpx: a thread more waits until one is free."""
 _DEADLINE: ContextVar[float] = ContextVar("indexrelay_client_deadline")
 """When the request that runs has to be over, by the monotonic clock."""
 
@@ -39,7 +41,10 @@ class DeadlineTransport(httpx.HTTPTransport):
         super().__init__(verify=verify, uds=socket, trust_env=False)
         # httpx has no setting for how it reads from the network.
         self._pool = httpcore.ConnectionPool(
-            ssl_context=verify, uds=socket, network_backend=_DeadlineBackend()
+            ssl_context=verify,
+            uds=socket,
+            network_backend=_DeadlineBackend(),
+            max_connections=_MAX_CONNECTIONS,
         )
 
 
