@@ -266,7 +266,9 @@ def writing(folder: Path, **keys: Any) -> Iterator[tuple[httpx.Client, Pipeline]
     """A service that takes writes to a collection that has an embedder."""
     settings = settings_in(folder)
     embedder = EmbedderSettings(function=f"{MODULE}:function", **keys)
-    songs = settings.collections["songs"].model_copy(update={"embedder": embedder})
+    songs = settings.collections["songs"].model_copy(
+        update={"embedder": embedder, "max_text_bytes": 20}
+    )
     collections = {**settings.collections, "songs": songs}
     pipeline = Pipeline(settings.model_copy(update={"collections": collections}), folder)
     with closing(pipeline), serving(pipeline) as client:
@@ -295,10 +297,13 @@ def test_entries_that_are_written_with_a_text_alone_get_its_vector(
                 "entries.1.text: nothing was written: the embedder raised",
             ),
             ({"id": "x"}, "entries.1: 'x' has neither a vector nor a text"),
+            ({"id": "x", "text": "long" * 6}, "text of more than 20 bytes of UTF-8"),
+            ({"id": "good", "text": "twice"}, "id given more than once"),
         ):
             refused = put({"id": "good", "text": "lo"}, entry)
             assert refused.status_code == 422
             assert refused.json()["detail"].startswith(says)
+        assert not {"long" * 6, "twice"} & {text for call in function.calls for text in call}
         assert client.get(f"{ENTRIES}/good").status_code == 404
 
 

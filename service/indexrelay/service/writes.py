@@ -88,7 +88,7 @@ from indexrelay.service.tokens import Caller, caller_of, see_writer
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Guard, StoredEntry
 from indexrelay.storage.errors import UnknownCollectionError
-from indexrelay.storage.validation import check_ids
+from indexrelay.storage.validation import EntryRules, check_ids, check_texts
 from indexrelay.streams import Connection
 from indexrelay.streams.presence import follow_forks
 
@@ -417,7 +417,9 @@ class _Requests:
                 await self._of_catalog(partial(self._writer.make_ready, collection), caller)
             asked, change = found
             if embedder is not None and isinstance(change, _Upsert) and change.lacking:
-                found = asked, await change.embedded(embedder)  # no thread waits for it
+                rules = EntryRules.of(self._writer.settings.collections[collection])
+                embedding = change.embedded(embedder, rules)  # no thread waits for it
+                found = asked, await self._told(embedding, caller)
             read = _already(found)
 
         def prepare() -> tuple["Future[Commit]", WriteOptions]:
@@ -672,12 +674,15 @@ class _Upsert:
         """The rows without a vector."""
         return [row for row, vector in enumerate(self.vectors) if vector is None]
 
-    async def embedded(self, embedder: "Embedder") -> "_Upsert":
+    async def embedded(self, embedder: "Embedder", rules: EntryRules) -> "_Upsert":
         """The same with the vectors of texts where there was none.
 
         Raises:
             RefusedError: a text has none, or there is neither.
+            InvalidEntriesError: an id, or a text, that no entry has; it is not embedded.
         """
+        ids = check_ids([each.id for each in self.asked.entries])
+        check_texts([each.text for each in self.asked.entries], ids, max_bytes=rules.text)
         vectors = list(self.vectors)
         rows, size = self.lacking, embedder.settings.batch_texts
         texts = [self.asked.entries[row].text for row in rows]
