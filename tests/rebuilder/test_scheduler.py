@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, text
 
+from indexrelay.health.judge import judge
+from indexrelay.health.status import Condition
+from indexrelay.rebuilder import Rebuilder
 from indexrelay.rebuilder.passes import PassOrder
 from indexrelay.rebuilder.scheduler import Scheduler
 from indexrelay.schemas.clock import SystemClock
@@ -13,6 +16,13 @@ from indexrelay.schemas.messages import RebuildResult, RebuildStatus
 from indexrelay.storage.catalog import Attempts, Inbox
 from indexrelay.streams import BackendRefusedError, Lease
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
+
+BY_HAND = {"dimension": 2, "metric": "l2", "persistence": "manual"}
+
+
+def condition(rebuilder: Rebuilder, component: str) -> Condition:
+    """What ``status`` says of a component."""
+    return judge(rebuilder._whole_survey.whole()).components[component].condition
 
 
 def scheduler(bench: Bench) -> Scheduler:
@@ -56,18 +66,35 @@ def test_a_request_waits_as_a_whole_while_one_of_its_components_is_not_free(
     assert bench.rebuilder.step() is None
 
 
+@pytest.mark.parametrize("components", [(), ("index",)])
+def test_what_somebody_asked_for_is_behind_and_not_deferred(
+    make_bench: MakeBench, components: tuple[str, ...]
+) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    rebuilder = bench.another(collections={"tracks": BY_HAND})
+    bench.commit("x")
+    bench.rebuild(rebuilder)
+    bench.commit("y")
+    assert condition(rebuilder, "index") is Condition.DEFERRED
+    bench.catalog.inbox.request("r1", components=components, force=False, reason="")
+    assert condition(rebuilder, "index") is Condition.BEHIND
+    bench.rebuild(rebuilder)
+    bench.commit("z")
+    assert condition(rebuilder, "index") is Condition.DEFERRED
+
+
 def test_a_request_for_whatever_is_due_waits_for_what_is_due_by_it_alone(
     make_bench: MakeBench,
 ) -> None:
     bench = make_bench(a=behaving("tracks"), b=behaving("tracks"))
-    by_hand = {"dimension": 2, "metric": "l2", "persistence": "manual"}
-    rebuilder = bench.another(collections={"tracks": by_hand})
+    rebuilder = bench.another(collections={"tracks": BY_HAND})
     bench.commit("x")
     bench.rebuild(rebuilder)
     bench.commit("y")
     bench.connection.commands.set(bench.keys.lease("b"), "somebody", px=60_000)
     bench.catalog.inbox.request("r1", components=(), force=False, reason="")
     assert [rebuilder.step() for _ in range(3)] == [None, None, None]
+    assert condition(rebuilder, "b") is Condition.BEHIND
     bench.connection.commands.delete(bench.keys.lease("b"))
     result = bench.rebuild(rebuilder)
     assert (result.indexes_rebuilt, result.request_ids) == (("a", "b"), ("r1",))

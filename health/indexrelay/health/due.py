@@ -96,7 +96,7 @@ def find_due(facts: Facts, retry_policy: RetryPolicy) -> Due:
             if deferral_of(other, facts) is not None
         }
         if along:  # nothing keeps them but the policy of their collection
-            facts = replace(facts, taken_along=facts.taken_along | along)
+            facts = replace(facts, not_deferred=facts.not_deferred | along)
             continue
         if not found:
             deferring = any(_defers(each, facts) for each in facts.collections)

@@ -217,9 +217,9 @@ class Facts:
     asked_for_due: bool = False
     """Whether somebody asked for a rebuild of whatever is due: then nothing waits by the policy of
     its collection (`indexrelay.health.persistence`)."""
-    taken_along: AbstractSet[str] = frozenset()
-    """Members of groups that another one cannot be built without, though the policy of their
-    collection would have them wait; `indexrelay.health.due.find_due` finds them."""
+    not_deferred: AbstractSet[str] = frozenset()
+    """Components that do not wait by the policy of their collection: open requests name them, or
+    another one of their group cannot be built without them (`indexrelay.health.due.find_due`)."""
     max_live_entries: int = 10_000
     """Changed entries that readers lay over their release at most."""
     host: str = ""

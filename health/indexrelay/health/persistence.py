@@ -69,7 +69,7 @@ def deferral(name: str, collection: str, facts: Facts) -> Deferral | None:
     settings = facts.collections[collection]
     members = _moving_with(name, collection, facts)
     wanted = with_descendants(members, facts.definitions)
-    wished = facts.requested | facts.taken_along
+    wished = facts.requested | facts.not_deferred
     if facts.asked_for_due or wanted & wished or members & facts.attempts.keys():
         return None
     versions = [facts.versions[each] for each in sorted(members)]

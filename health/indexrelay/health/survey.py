@@ -297,12 +297,15 @@ class Survey:
         )
 
     def _with_whole_catalog(self, facts: Facts, *, number: bool = True) -> Facts:
-        """With the events that wait for a person, which decide no build."""
-        letters = self._catalog().dead_letters
+        """With the events that wait for a person, and the requests that wait for a rebuilder."""
+        catalog = self._catalog()
+        requests = catalog.inbox.open_requests()
         return replace(
             self._with_catalog(facts, number=number),
-            dead_letters=letters.count(),
-            dropped_letters=letters.dropped(),
+            dead_letters=catalog.dead_letters.count(),
+            dropped_letters=catalog.dead_letters.dropped(),
+            not_deferred=frozenset(name for each in requests for name in each.components),
+            asked_for_due=any(not each.components for each in requests),
         )
 
     def _looked_at(self, facts: Facts) -> Facts:

@@ -38,6 +38,7 @@ from sqlalchemy import (
 )
 
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.errors import UnreadableEventError
 from indexrelay.schemas.messages import Event, RebuildRequested, RebuildResult, fitted_result
 from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.storage.catalog.database import Database
@@ -191,6 +192,16 @@ class Inbox:
                 )
                 for row in rows
             ]
+
+    def open_requests(self) -> list[RebuildRequested]:
+        """What is asked for and not answered, as far as this release can read it."""
+        rows = select(inbox.c.body).where(inbox.c.finished_at.is_(None), not_(_RECEIVED))
+        found = []
+        with self._database.read() as connection:
+            for body in connection.scalars(rows.order_by(inbox.c.position)):
+                with suppress(UnreadableEventError):
+                    found.append(Event.from_bytes(bytes(body)).data)
+        return [each for each in found if isinstance(each, RebuildRequested)]
 
     def finish(self, event_ids: Iterable[str], *, result: RebuildResult | None = None) -> None:
         """Mark these rows as finished, and remove those that were finished a week ago.
