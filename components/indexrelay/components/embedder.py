@@ -17,20 +17,18 @@ tried one by one. What it prints goes to stderr: stdout may carry an answer.
 import asyncio
 import hashlib
 import os
-import sys
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Self, TextIO, cast
+from typing import Any, Final, Self
 
 import numpy as np
 
 from indexrelay.components.errors import EmbedderFunctionError
-from indexrelay.components.functions import function_of
+from indexrelay.components.functions import STDOUT, TURNS, function_of
 from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.errors import EmbeddingError
@@ -212,7 +210,7 @@ class Embedder:
 
     def _loaded(self) -> Callable[[list[str]], Any]:
         if self._function is None:
-            with _stdout.muted():
+            with STDOUT.muted():
                 self._function = function_of(self.settings.function, EmbedderFunctionError)
         return self._function
 
@@ -320,7 +318,7 @@ class Embedder:
                 return
             call.left = True
             self._call = self._thread = None
-            _turns.end(self.settings.function, call)
+            TURNS.end(self.settings.function, call)
             self._left += 1
             late = TextFailure(reason=f"the embedder took more than {limit:g} s", transient=True)
             ended = self._settle((each, late) for each in call.texts)
@@ -457,14 +455,14 @@ class Embedder:
     def _called(self, texts: Sequence[_Wanted], rest: Sequence[_Wanted] = ()) -> _Call:
         """One call, and what it gave."""
         call, name = _Call(texts, rest), self.settings.function
-        _turns.begin(name, call, longest_seconds=self.settings.timeout_seconds)
+        TURNS.begin(name, call, longest_seconds=self.settings.timeout_seconds)
         with self._lock:
             call.began = self._clock.monotonic()
             self._call = call
         answer: Any = None
         failure: TextFailure | None = None
         try:
-            with _stdout.muted():
+            with STDOUT.muted():
                 given = self._loaded()([each.text for each in texts])
             with np.errstate(over="ignore"):  # an infinity is told by its row
                 answer = np.array(given, dtype=np.float32, order="C")
@@ -473,7 +471,7 @@ class Embedder:
                 reason=f"the embedder raised {type(error).__name__}", detail=describe_error(error)
             )
         finally:
-            _turns.end(name, call)
+            TURNS.end(name, call)
         rows, dimension = len(texts), self.dimension
         if failure is None and answer.shape != (rows, dimension):
             failure = TextFailure(
@@ -524,86 +522,6 @@ _AWAY: Final = TextFailure(
     reason=f"the embedder has not come back from {_MOST_LEFT} calls", transient=True
 )
 _NO_THREAD: Final = TextFailure(reason="the embedder has no thread to run on", transient=True)
-
-
-class _Turns:
-    """Lets one call at a time into each function, whichever collections of the process name it."""
-
-    def __init__(self) -> None:
-        self._start_over()
-        os.register_at_fork(after_in_child=self._start_over)
-
-    def _start_over(self) -> None:
-        self._changed = threading.Condition()
-        self._calls: dict[str, _Call] = {}
-        """By the name of the function: the call that has its turn."""
-
-    def begin(self, function: str, call: _Call, *, longest_seconds: float) -> None:
-        """Wait for the turn of a call; one that had its own for ``longest_seconds`` hangs."""
-        with self._changed:
-            self._changed.wait_for(lambda: function not in self._calls, longest_seconds)
-            self._calls[function] = call
-
-    def end(self, function: str, call: _Call) -> None:
-        """Let the next one begin; safe twice."""
-        with self._changed:
-            if self._calls.get(function) is call:
-                del self._calls[function]
-                self._changed.notify_all()
-
-
-_turns: Final = _Turns()
-
-
-class _Stdout:
-    """Sends to stderr what some threads print, for as long as they say; other threads print on."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._threads: set[int] = set()
-        self._before: TextIO | None = None
-        os.register_at_fork(after_in_child=self._start_over)
-
-    @contextmanager
-    def muted(self) -> Iterator[None]:
-        """What this thread prints goes to stderr until the ``with`` ends."""
-        me = threading.get_ident()
-        with self._lock:
-            if not self._threads:
-                self._before = sys.stdout
-                sys.stdout = cast("TextIO", _Divided(self))
-            self._threads.add(me)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._threads.discard(me)
-                if not self._threads and isinstance(sys.stdout, _Divided):
-                    sys.stdout = cast("TextIO", self._before)
-
-    @property
-    def of_this_thread(self) -> Any:
-        """Where a thread prints; ``None``: nowhere, in a process without these."""
-        return sys.stderr if threading.get_ident() in self._threads else self._before
-
-    def _start_over(self) -> None:
-        self._lock = threading.Lock()
-        self._threads = {threading.get_ident()} & self._threads
-        if not self._threads and isinstance(sys.stdout, _Divided):
-            sys.stdout = cast("TextIO", self._before)
-
-
-class _Divided:
-    """In the place of ``sys.stdout``: each thread's own."""
-
-    def __init__(self, streams: _Stdout) -> None:
-        self._streams = streams
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._streams.of_this_thread, name)
-
-
-_stdout: Final = _Stdout()
 
 
 class Embedders:

@@ -1,18 +1,21 @@
 """A user's function that a component's table names as ``module:function``.
 
-The name is checked with the settings; the module is imported where the function is called. Where
-somebody waits for what it returns, it is called with a time limit (`TimedCalls`).
+The name is checked with the settings; the module is imported where the function is called. One that
+need not be safe to call from several threads is called in turns (`Turns`), what it prints can go to
+stderr (`Stdout`), and where somebody waits for what it returns, it has a time limit (`TimedCalls`).
 """
 
 import contextvars
 import importlib
 import os
 import re
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TextIO, cast
 
 from pydantic import AfterValidator
 
@@ -57,6 +60,86 @@ def function_of(name: str, error: type[FunctionError]) -> Callable[..., Any]:
     if not callable(function):
         raise error(name, f"{module_name} has no function {attribute!r}")
     return function  # type: ignore[no-any-return] # callable() narrows to an unknown signature
+
+
+class Turns:
+    """Lets one call at a time into each function, whichever collections of the process name it."""
+
+    def __init__(self) -> None:
+        self._start_over()
+        os.register_at_fork(after_in_child=self._start_over)
+
+    def _start_over(self) -> None:
+        self._changed = threading.Condition()
+        self._calls: dict[str, object] = {}
+        """By the name of the function: the call that has its turn."""
+
+    def begin(self, function: str, call: object, *, longest_seconds: float) -> None:
+        """Wait for the turn of a call; one that had its own for ``longest_seconds`` hangs."""
+        with self._changed:
+            self._changed.wait_for(lambda: function not in self._calls, longest_seconds)
+            self._calls[function] = call
+
+    def end(self, function: str, call: object) -> None:
+        """Let the next one begin; safe twice."""
+        with self._changed:
+            if self._calls.get(function) is call:
+                del self._calls[function]
+                self._changed.notify_all()
+
+
+TURNS: Final = Turns()
+
+
+class Stdout:
+    """Sends to stderr what some threads print, for as long as they say; other threads print on."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads: set[int] = set()
+        self._before: TextIO | None = None
+        os.register_at_fork(after_in_child=self._start_over)
+
+    @contextmanager
+    def muted(self) -> Iterator[None]:
+        """What this thread prints goes to stderr until the ``with`` ends."""
+        me = threading.get_ident()
+        with self._lock:
+            if not self._threads:
+                self._before = sys.stdout
+                sys.stdout = cast("TextIO", _Divided(self))
+            self._threads.add(me)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads.discard(me)
+                if not self._threads and isinstance(sys.stdout, _Divided):
+                    sys.stdout = cast("TextIO", self._before)
+
+    @property
+    def of_this_thread(self) -> Any:
+        """Where a thread prints; ``None``: nowhere, in a process without these."""
+        return sys.stderr if threading.get_ident() in self._threads else self._before
+
+    def _start_over(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = {threading.get_ident()} & self._threads
+        if not self._threads and isinstance(sys.stdout, _Divided):
+            sys.stdout = cast("TextIO", self._before)
+
+
+class _Divided:
+    """In the place of ``sys.stdout``: each thread's own."""
+
+    def __init__(self, streams: Stdout) -> None:
+        self._streams = streams
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._streams.of_this_thread, name)
+
+
+STDOUT: Final = Stdout()
 
 
 class OverdueError(IndexRelayError):
