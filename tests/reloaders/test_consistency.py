@@ -130,6 +130,29 @@ def test_who_waits_is_woken_by_a_message_a_release_and_the_end(
         by_the_end.result()
 
 
+def test_what_comes_in_the_moment_in_which_a_wait_ends_is_not_refused(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released(pipeline)
+    reader = pipeline.reader("web")
+    freshness, settle = reader.freshness, reader.freshness._settle
+
+    def settle_too_early(wait: FreshWait) -> set[str]:
+        missing = settle(wait)
+        reader.step()
+        return missing
+
+    commit = put(pipeline, {"new": 9})
+    lose(pipeline, -1)
+    monkeypatch.setattr(freshness, "_ask", lambda _: None)
+    with freshness.begin(Consistency.session(commit.session), components=None) as wait:
+        assert not wait.settled
+        put(pipeline, {"more": 9})
+        monkeypatch.setattr(freshness, "changed", lambda: None)
+        monkeypatch.setattr(freshness, "_settle", settle_too_early)
+        assert "more" in wait.result()["similar"].ids
+
+
 def test_a_running_reader_wakes_a_thread_that_waits(pipeline: Pipeline) -> None:
     released(pipeline)
     reader = pipeline.reader("web")

@@ -268,8 +268,9 @@ class Freshness:
         """Settle a wait, one way or the other: its time is over."""
         self._settle(wait)
         if not wait.settled:
-            lacking = self._lacking(wait, self._acquire())
-            wait.settle(NotFreshError(self._told(*found) for found in lacking))
+            snapshot = self._acquire()  # it may be fresh enough by now
+            lacking = [self._told(*found) for found in self._lacking(wait, snapshot)]
+            wait.settle(NotFreshError(lacking) if lacking else snapshot)
 
     def _settle(self, wait: FreshWait) -> set[str]:
         """End a wait if it can be; else the collections that the catalog is to be asked about."""
