@@ -13,6 +13,16 @@ from indexrelay.schemas.errors import EXTRAS, MissingExtraError, require
 CONNECT_SECONDS: Final = 10
 """How long a connection to a PostgreSQL server may take, for each of its addresses, unless the URL
 has a ``connect_timeout``. The driver's default is 130."""
+_SILENCE: Final = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+    "tcp_user_timeout": 30_000,
+}
+"""Of a connection that is open: when a server whose host or network is gone counts as gone, after
+30 s. The system's defaults are a quarter of an hour for what was sent, and two hours for an answer.
+Seconds, but the last one, which is milliseconds; a server that only takes long answers these
+probes."""
 _POSTGRESQL = {"postgres", "postgresql", "postgresql+psycopg"}
 
 
@@ -35,10 +45,12 @@ def driver_url(url: str) -> URL:
 
 
 def connect_arguments(url: URL) -> dict[str, int]:
-    """Further arguments of a driver: an absent server must not block for minutes."""
-    if url.drivername != "postgresql+psycopg" or "connect_timeout" in url.query:
+    """Further arguments of a driver: an absent server must not block for minutes, neither at the
+    first connection nor later. What the URL says counts."""
+    if url.drivername != "postgresql+psycopg":
         return {}
-    return {"connect_timeout": CONNECT_SECONDS}
+    ours = {"connect_timeout": CONNECT_SECONDS, **_SILENCE}
+    return {name: value for name, value in ours.items() if name not in url.query}
 
 
 def lacking_driver(url: str) -> str | None:

@@ -130,8 +130,13 @@ def test_every_spelling_of_postgresql_means_psycopg_3(scheme: str) -> None:
 
 
 def test_a_server_that_is_away_is_not_waited_for_by_minutes_unless_somebody_says_so() -> None:
-    assert connect_arguments(driver_url("postgresql://host/db")) == {"connect_timeout": 10}
-    assert connect_arguments(driver_url("postgresql://host/db?connect_timeout=60")) == {}
+    ours = connect_arguments(driver_url("postgresql://host/db"))
+    assert ours["connect_timeout"] == 10
+    # One that goes away while a connection is open does so after half a minute.
+    probes = ours["keepalives_idle"] + ours["keepalives_interval"] * ours["keepalives_count"]
+    assert (probes, ours["tcp_user_timeout"]) == (30, 30_000)
+    theirs = "&".join(f"{name}=60" for name in ours)
+    assert connect_arguments(driver_url(f"postgresql://host/db?{theirs}")) == {}
     assert connect_arguments(driver_url("sqlite:///file.db")) == {}
 
 
