@@ -70,7 +70,7 @@ class CatalogAccess:
             return self._opened
 
     def failed(self, error: Exception) -> None:
-        """Leave it alone for a while."""
+        """Log that it failed, once for each reason; the next look asks it again."""
         with self._opening:
             self._later(error)
 

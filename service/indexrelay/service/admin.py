@@ -25,6 +25,7 @@ from pydantic import BaseModel
 from indexrelay.components.live import LIVE_KINDS
 from indexrelay.health.status import Condition, Problem, Verdict
 from indexrelay.reloaders import Reloader, Snapshot
+from indexrelay.reloaders.catalog import CatalogAccess
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.loggers import get_logger
@@ -38,7 +39,6 @@ from indexrelay.service.queries import sent
 from indexrelay.service.tokens import caller_of, see_admin
 
 if TYPE_CHECKING:
-    from indexrelay.reloaders.catalog import CatalogAccess
     from indexrelay.storage.artifacts import ArtifactStore
 
 log = get_logger(__name__)
@@ -130,13 +130,12 @@ class IndexAdmin:
         self._clock = clock or SystemClock()
         self._looking = threading.Lock()
         self._last: tuple[float, IndexStatus] | None = None
-        self._catalog: CatalogAccess | None = None
+        self._catalog = CatalogAccess(reloader.settings, self._clock)
         self._store: ArtifactStore | None = None
 
     def close(self) -> None:
         """Close what was opened; safe twice."""
-        if self._catalog is not None:
-            self._catalog.close()
+        self._catalog.close()
 
     def status(self) -> IndexStatus:
         """How everything stands now, or did a second ago.
@@ -170,8 +169,7 @@ class IndexAdmin:
                 f"components: the settings declare no {', '.join(unknown)}; there is "
                 f"{', '.join(declared) or 'none'}",
             )
-        access = self._access()
-        catalog = access.get()
+        catalog = self._catalog.get()
         if catalog is None:
             raise RefusedError(503, f"{_NO_CATALOG}, or {commands.rebuild()}")
         request_id = secrets.token_hex(16)
@@ -186,7 +184,7 @@ class IndexAdmin:
         except TooManyRequestsError as error:
             raise RefusedError(503, str(error)) from error
         except Exception as error:
-            access.failed(error)
+            self._catalog.failed(error)
             raise RefusedError(503, f"the catalog does not answer: {error}") from error
         return request_id
 
@@ -217,7 +215,7 @@ class IndexAdmin:
         from indexrelay.health.judge import judge
         from indexrelay.health.survey import Survey
 
-        catalog = self._access().get()
+        catalog = self._catalog.get()
         if catalog is None:
             return None
         survey = Survey(
@@ -227,13 +225,6 @@ class IndexAdmin:
             clock=self._clock,
         )
         return judge(survey.of_a_reader())
-
-    def _access(self) -> "CatalogAccess":
-        if self._catalog is None:
-            from indexrelay.reloaders.catalog import CatalogAccess
-
-            self._catalog = CatalogAccess(self._reloader.settings, self._clock)
-        return self._catalog
 
     def _opened_store(self) -> "ArtifactStore":
         if self._store is None:

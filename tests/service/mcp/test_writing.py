@@ -18,6 +18,7 @@ from indexrelay.schemas.settings import HttpSettings, Settings
 from indexrelay.service.app import create_app
 from indexrelay.service.mcp.api import Api, within
 from indexrelay.service.mcp.server import mcp_server
+from indexrelay.service.mcp.tools import TOOLS
 from indexrelay.service.writes import EntryWriter
 from indexrelay.testing import Pipeline
 
@@ -103,6 +104,19 @@ def test_what_one_agent_remembers_another_finds_at_another_instance(
     gone = called(here, "forget", collection="notes", ids=[entry_id, "nowhere"])
     assert gone.structured_content["deletes"] == 1
     assert found(pipeline, there) == []
+
+
+def test_an_entry_that_is_remembered_again_keeps_what_is_not_given_as_agents_are_told(
+    pipeline: Pipeline, here: FastAPI, there: FastAPI
+) -> None:
+    called(here, "remember", collection="notes", entries=[{**LEARNED, "id": "again"}])
+    later = {"id": "again", "text": "a stale lock, removed", "vector": LEARNED["vector"]}
+    called(here, "remember", collection="notes", entries=[later])
+    [hit] = found(pipeline, there)
+    assert (hit["text"], hit["payload"]) == (later["text"], LEARNED["payload"])
+    [told] = [tool.description for tool in TOOLS if tool.name == "remember"]
+    assert "keeps a text or payload that is not" in told
+    called(here, "forget", collection="notes", ids=["again"])
 
 
 def test_a_session_that_one_agent_hands_to_another_is_found_at_once(

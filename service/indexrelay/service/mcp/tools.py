@@ -124,8 +124,9 @@ class NewEntry(Arguments):
     text: Annotated[str, Field(min_length=1, max_length=MAX_ENTRY_TEXT)] | None = None
     """What is to be found again: self-contained, since others read it without your context."""
     id: NewId | None = None
-    """An id of your choice, in one line; an entry that has it already is replaced. Without one it
-    follows from the content, so that the same entry twice is one."""
+    """An id of your choice, in one line; an entry that has it already gets what is given here, and
+    keeps a text or payload that is not. Without one it follows from the content, so that the same
+    entry twice is one."""
     payload: dict[str, Any] | None = None
     """Facts about it, as JSON. Fields that `status` lists for the collection can be filtered by,
     and must have the type that is listed."""
@@ -342,7 +343,8 @@ TOOLS: Final = (
         name="remember",
         title="Remember",
         description="Write entries into a collection that other agents search, all of them or "
-        "none; the answer comes when they are durable. Entries of the same id are replaced. "
+        "none; the answer comes when they are durable. An entry of the same id gets what is given, "
+        "and keeps a text or payload that is not. "
         "Without an id the same content is the same entry, so repeating a call changes nothing.",
         arguments=RememberArguments,
         run=remember,
