@@ -23,6 +23,7 @@ from indexrelay.components.errors import (
     RerankFunctionError,
     UnknownEntryError,
 )
+from indexrelay.components.functions import OverdueError, TimedCalls
 from indexrelay.components.registry import served
 from indexrelay.components.search import ArmHit, HybridHit, HybridQuery, HybridSearch
 from indexrelay.components.served import Hit
@@ -501,6 +502,29 @@ def test_a_function_that_takes_too_long_leaves_the_order_without_it(tmp_path: Pa
     assert expected.degraded is None
     assert hits.explanation is not None
     assert "rerank" in [stage.name for stage in hits.explanation.stages]
+
+
+def test_a_search_of_several_rounds_gives_a_function_its_time_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def call(_: TimedCalls, function: Any, *arguments: Any, seconds: float) -> Any:
+        waits.append(seconds)
+        if len(waits) == 2:
+            raise OverdueError
+        return function(*arguments)
+
+    def even(_: HybridQuery, hits: Sequence[HybridHit]) -> list[float]:
+        return [1.0] * len(hits)
+
+    monkeypatch.setattr(TimedCalls, "call", call)
+    asked: dict[str, Any] = {"vector": SONGS.rows["e000004"].vector, "text": "sea"}
+    with closing(opened(tmp_path, SONGS, rerank_hits=1, rerank_seconds=60)) as search:
+        hits = search.search(**asked, k=5, group_by="artist", rerank=even)
+    assert len(waits) == 2
+    assert waits[1] < waits[0] == 60
+    assert hits.degraded is not None
 
 
 def test_each_group_has_so_many_places(search: HybridSearch) -> None:

@@ -46,7 +46,7 @@ from indexrelay.components.search.fusion import (
     score_fusion,
 )
 from indexrelay.components.search.hits import ArmHit, HybridHit, HybridHits, HybridQuery
-from indexrelay.components.search.rerank import Rerank, Reranker
+from indexrelay.components.search.rerank import Rerank, Reranker, Reranking
 from indexrelay.components.served import Closable, Hit, check_bytes_of_hits
 from indexrelay.components.text_index.search import TextSearch
 from indexrelay.components.vector_index.examples import ExampleList
@@ -219,10 +219,11 @@ class HybridSearch(Closable):
         arrangement = Arrangement.of(asked, self.fields)
         query = HybridQuery(vector=None if vector is None else _as_vector(vector), text=text)
         function = self._function(asked.rerank)
+        reranking = None if function is None else self._reranker.of_search(function, query)
 
         def find(number: int, beyond: FilterObject | None = None) -> HybridHits:
             hits = self._fused(query, fusing, number, lambda n: asked.candidates(n, beyond))
-            return hits if function is None else self._reranked(function, query, hits)
+            return hits if reranking is None else self._reranked(reranking, hits)
 
         narrows = len(fusing.arms) == 1 and function is None
         first = asked.k if function is None else max(asked.k, self._rerank_hits)
@@ -452,21 +453,22 @@ class HybridSearch(Closable):
             return self.by_vector.ask(cast("Vectors", query.vector), options)
         return self.by_text.ask(cast("str", query.text), options)
 
-    def _reranked(self, function: Rerank, query: HybridQuery, hits: HybridHits) -> HybridHits:
-        """The hits as ``function`` orders or scores them, each with its text."""
-        if not hits:
+    def _reranked(self, reranking: Reranking, hits: HybridHits) -> HybridHits:
+        """The hits as a function orders or scores them, each with its text."""
+        hits.degraded = reranking.degraded
+        if not hits or hits.degraded is not None:
             return hits
         watch = Stopwatch()
         found = cast("list[HybridHit]", list(hits))
         for hit, entry in zip(found, self.by_text.get([hit.id for hit in found]), strict=True):
             hit.text = None if entry is None else entry.text
         watch.stage("texts")
-        judged, degraded = self._reranker.judged(function, query, found)
+        judged = reranking.judged(found)
         watch.stage("rerank")
         explanation = hits.explanation
         if explanation is not None:
             explanation = replace(explanation, stages=(*explanation.stages, *watch.stages))
-        return _answer(judged, explanation, degraded)
+        return _answer(judged, explanation, reranking.degraded)
 
     def _function(self, rerank: Rerank | bool | None) -> Rerank | None:
         if callable(rerank):

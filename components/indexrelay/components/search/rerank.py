@@ -2,12 +2,14 @@
 
 It is given the query and hits of its own, and runs on a thread of ours (`functions`). Where it
 takes too long, the hits stay as they are and the answer says so; a function that raises something,
-or gives neither scores nor ids, is named in an error. So an answer is never quietly without it.
+or gives neither scores nor ids, is named in an error. So an answer is never quietly without it. A
+search for groups may ask it several times, of more hits each time, and all of them share its time.
 """
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
@@ -29,46 +31,64 @@ class Reranker:
     """Calls such functions, of one version; safe to use from many threads."""
 
     def __init__(self, seconds: float | None) -> None:
-        """Each call may take so long; ``None``: as long as it does, on the caller's thread."""
+        """Each search may take so long; ``None``: as long as it does, on the caller's thread."""
         self._seconds = seconds
         self._calls = TimedCalls("indexrelay-rerank", most=_MOST_RERANKS)
 
-    def judged(
-        self, function: Rerank, query: HybridQuery, hits: list[HybridHit]
-    ) -> tuple[list[HybridHit], str | None]:
-        """The hits as ``function`` orders or scores them.
-
-        Returns:
-            The hits, and why they are in the order that they had; ``None``: they are not.
-
-        Raises:
-            RerankFunctionError: it raised something, or gave neither ids of these hits nor a finite
-                number for each.
-        """
-        name = getattr(function, "__qualname__", type(function).__name__)
-        # It may change the list, and go on with the hits while the answer is read.
-        own = [hit.twin() for hit in hits]
-        try:
-            given = self._given(function, query, list(own))
-        except OverdueError:
-            return hits, (
-                f"{name} took longer than {self._seconds:g} s (rerank_seconds): the order is the "
-                "one without it"
-            )
-        except RerankFunctionError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise RerankFunctionError(name, f"it raised {describe_error(error)}") from error
-        return _ordered(name, own, given), None
+    def of_search(self, function: Rerank, query: HybridQuery) -> "Reranking":
+        """The calls of one search."""
+        return Reranking(self._calls, self._seconds, function, query)
 
     def close(self) -> None:
         """End its threads."""
         self._calls.close()
 
-    def _given(self, function: Rerank, query: HybridQuery, hits: list[HybridHit]) -> Any:
-        if self._seconds is None:
-            return function(query, hits)
-        return self._calls.call(function, query, hits, seconds=self._seconds)
+
+class Reranking:
+    """What one search has a function judge, in one round or several that share its time."""
+
+    def __init__(
+        self, calls: TimedCalls, seconds: float | None, function: Rerank, query: HybridQuery
+    ) -> None:
+        """All rounds together may take ``seconds``; ``None``: as long as they do."""
+        self._calls = calls
+        self._seconds = self._left = seconds
+        self._function = function
+        self._query = query
+        self.degraded: str | None = None
+        """That it was late, and so not to be asked again; ``None``: it was not."""
+
+    def judged(self, hits: list[HybridHit]) -> list[HybridHit]:
+        """The hits as the function orders or scores them, or as they are where it was late.
+
+        Raises:
+            RerankFunctionError: it raised something, or gave neither ids of these hits nor a finite
+                number for each.
+        """
+        name = getattr(self._function, "__qualname__", type(self._function).__name__)
+        # It may change the list, and go on with the hits while the answer is read.
+        own = [hit.twin() for hit in hits]
+        try:
+            given = self._given(list(own))
+        except OverdueError:
+            self.degraded = (
+                f"{name} took longer than {self._seconds:g} s (rerank_seconds): the order is the "
+                "one without it"
+            )
+            return hits
+        except RerankFunctionError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise RerankFunctionError(name, f"it raised {describe_error(error)}") from error
+        return _ordered(name, own, given)
+
+    def _given(self, hits: list[HybridHit]) -> Any:
+        if self._left is None:
+            return self._function(self._query, hits)
+        began = perf_counter()
+        given = self._calls.call(self._function, self._query, hits, seconds=self._left)
+        self._left = max(0.0, self._left - (perf_counter() - began))
+        return given
 
 
 def _ordered(name: str, found: Sequence[HybridHit], given: Any) -> list[HybridHit]:
