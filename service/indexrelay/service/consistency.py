@@ -64,7 +64,7 @@ class WaitingRoom:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._seconds = settings.fresh_seconds
-        what = "requests that wait until it is fresh enough"
+        what = "requests{} that wait until it is fresh enough"
         self._room = Room(settings.max_waiting_reads, settings, what)
 
     def __len__(self) -> int:

@@ -182,25 +182,33 @@ class AnswerRoom:
 
 
 class Room:
-    """Where so many requests wait for one thing, without a thread; for one event loop.
+    """Where so many requests wait, or are worked on; for one event loop.
 
     One caller alone, of several, takes half of it, so that there is some for the others.
     """
 
     def __init__(self, most: int, settings: HttpSettings, what: str) -> None:
-        """``what``: those who wait, in the error."""
+        """``what``: those who are in it, as the error says it: ``searches{} to answer``."""
         self._most = most
         self._most_of_one = most if len(settings.tokens) < 2 else max(1, most // 2)
         self._what = what
         self._inside: Counter[str | None] = Counter()
 
     def __len__(self) -> int:
-        """How many wait."""
+        """How many there are."""
         return self._inside.total()
 
     @contextlib.contextmanager
     def place(self, caller: str | None) -> Iterator[None]:
-        """Be one of those who wait.
+        """Be one of them; takes and raises as `enter`."""
+        self.enter(caller)
+        try:
+            yield
+        finally:
+            self.leave(caller)
+
+    def enter(self, caller: str | None) -> None:
+        """Be one of them until `leave`.
 
         Args:
             caller: whose token was shown; ``None``: nobody has to.
@@ -208,13 +216,15 @@ class Room:
         Raises:
             OverloadedError: there is no room.
         """
-        if len(self) >= self._most or self._inside[caller] >= self._most_of_one:
-            raise OverloadedError(f"{len(self)} {self._what}")
+        if len(self) >= self._most:
+            raise OverloadedError(f"{self._most} {self._what.format('')}")
+        if self._inside[caller] >= self._most_of_one:
+            raise OverloadedError(f"{self._most_of_one} {self._what.format(' of this token')}")
         self._inside[caller] += 1
-        try:
-            yield
-        finally:
-            self._inside[caller] -= 1
+
+    def leave(self, caller: str | None) -> None:
+        """Be none of them any more."""
+        self._inside[caller] -= 1
 
 
 class FewThreads:
@@ -269,15 +279,14 @@ class SearchThreads:
     def __init__(self, settings: HttpSettings) -> None:
         self._limiter = CapacityLimiter(settings.searches)
         self._free = settings.searches
-        self._most = settings.searches + settings.max_waiting_searches
-        self._most_of_one = self._most if len(settings.tokens) < 2 else max(1, self._most // 2)
-        self._inside: Counter[str | None] = Counter()
+        most = settings.searches + settings.max_waiting_searches
+        self._room = Room(most, settings, "searches{} to answer")
         self._waiting: dict[str | None, deque[asyncio.Future[None]]] = {}
         """By caller; whose turn is next comes first."""
 
     def __len__(self) -> int:
         """How many run or wait."""
-        return self._inside.total()
+        return len(self._room)
 
     @property
     def others_wait(self) -> bool:
@@ -302,17 +311,13 @@ class SearchThreads:
             OverloadedError: too many searches are waiting, or the client has left.
             Exception: what ``function`` raises.
         """
-        if len(self) >= self._most:
-            raise OverloadedError(f"{self._most} searches to answer")
-        if self._inside[caller] >= self._most_of_one:
-            raise OverloadedError(f"{self._most_of_one} searches of this token to answer")
 
         def work() -> T | Literal[More.MORE]:
             if connection is not None and connection.gone:
                 raise OverloadedError("no client to answer")
             return function()
 
-        self._inside[caller] += 1
+        self._room.enter(caller)
         try:
             while True:
                 await self._take(caller)
@@ -323,7 +328,7 @@ class SearchThreads:
                 if found is not MORE:
                     return found
         finally:
-            self._inside[caller] -= 1
+            self._room.leave(caller)
 
     async def _take(self, caller: str | None) -> None:
         """Wait for a thread."""

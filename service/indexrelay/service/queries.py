@@ -208,7 +208,9 @@ class Queries:
         self._threads = SearchThreads(limits)
         self._waiting = WaitingRoom(limits)
         most = limits.searches + limits.max_waiting_searches
-        self._without_vectors = Room(most, limits, "searches that wait for vectors of their texts")
+        self._without_vectors = Room(
+            most, limits, "searches{} that wait for vectors of their texts"
+        )
         self._embedders = reloader.embedders
         self._observers = tuple(observers)
 

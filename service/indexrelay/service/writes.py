@@ -22,8 +22,7 @@ import hashlib
 import re
 import threading
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -80,7 +79,7 @@ from indexrelay.service.bodies import (
 from indexrelay.service.connections import connection_of
 from indexrelay.service.consistency import settled_within
 from indexrelay.service.description import body_of, refusals
-from indexrelay.service.limits import FewThreads
+from indexrelay.service.limits import FewThreads, Room
 from indexrelay.service.metrics import WriteCounts, WriteOutcome
 from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.queries import Queries, sent
@@ -336,9 +335,9 @@ class _Requests:
         self._counts = counts
         self._waits = _Waits(writer, reloader)
         self._embedders = reloader.embedders
-        several = len(writer.settings.http.tokens) > 1
-        self._most_of_one = max(1, writer.max_waiting // 2) if several else writer.max_waiting
-        self._inside: Counter[str | None] = Counter()
+        most, http = writer.max_waiting, writer.settings.http
+        self._writing = Room(most, http, "writes{} to commit")
+        self._reading = Room(most, http, "entries{} to read from the catalog")
         self._threads = FewThreads(_CATALOG_THREADS, "looks into the catalog to make")
 
     async def write(
@@ -369,7 +368,7 @@ class _Requests:
         began = time.perf_counter()
         outcome: WriteOutcome = "failed"
         try:
-            with self._counted(caller):
+            with self._writing.place(caller.name):
                 commit, asked = await self._committed(request, collection, key, read, kinds)
             outcome = "repeated" if commit.repeated else "written"
         except Exception as error:
@@ -385,19 +384,6 @@ class _Requests:
         if connection is not None:
             connection.release()  # its body is gone, and a wait may be long
         return await self._answer(commit, asked, caller)
-
-    @contextlib.contextmanager
-    def _counted(
-        self, caller: Caller, what: str = "writes of this token to commit"
-    ) -> Iterator[None]:
-        """Count one more request of a caller, if there is room for it."""
-        self._inside[caller.name] += 1
-        try:
-            if self._inside[caller.name] > self._most_of_one:
-                raise OverloadedError(f"{self._most_of_one} {what}")
-            yield
-        finally:
-            self._inside[caller.name] -= 1
 
     async def _committed(
         self, request: Request, collection: str, key: str | None, read: Read, kinds: Sequence[str]
@@ -472,7 +458,7 @@ class _Requests:
                 return None
             return None if found is None or (guard and not guard(found.payload)) else found
 
-        with self._counted(caller, "writes and reads of this token to do"):
+        with self._reading.place(caller.name):
             found = await self._of_catalog(find, caller)
         if found is None:
             raise _no_entry(collection, entry_id)
