@@ -1,5 +1,6 @@
 """Searches by text in a collection with an embedder: by the vector, or by words where it fails."""
 
+import asyncio
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,9 @@ from indexrelay.schemas.settings import (
     EmbedderSettings,
     HttpSettings,
 )
+from indexrelay.service import AsyncClient, Client
 from indexrelay.service.app import create_app
+from indexrelay.service.client import InvalidRequestError
 from indexrelay.testing.pipeline import Pipeline
 from tests.reloaders.bench import Bench
 from tests.service.app_server import running
@@ -305,6 +308,28 @@ def test_entries_that_are_written_with_a_text_alone_get_its_vector(
             assert refused.json()["detail"].startswith(says)
         assert not {"long" * 6, "twice"} & {text for call in function.calls for text in call}
         assert client.get(f"{ENTRIES}/good").status_code == 404
+
+
+def test_the_clients_write_texts_whose_vectors_the_reader_makes(
+    function: Function, tmp_path: Path
+) -> None:
+    with writing(tmp_path) as (http, pipeline):
+        address = str(http.base_url)
+
+        async def write() -> None:
+            async with AsyncClient(address) as client:
+                await client.upsert("songs", ["lo"], texts=["lo"])
+
+        asyncio.run(write())
+        with Client(address) as client:
+            client.upsert("songs", ["north"], texts=["north"], payloads=[{"tenant": "shop"}])
+            with pytest.raises(InvalidRequestError, match="neither a vector nor a text"):
+                client.upsert("songs", ["nothing"])
+        with pipeline.catalog.entries.snapshot("songs") as snapshot:
+            [chunk] = snapshot.chunks()
+        found = dict(zip(chunk.ids, chunk.vectors.tolist(), strict=True))
+    assert (found["lo"], found["north"]) == (VECTORS["lo"], VECTORS["north"])
+    assert function.calls == [["lo"], ["north"]]
 
 
 def test_the_same_write_of_a_text_is_known_where_its_vector_comes_out_otherwise(

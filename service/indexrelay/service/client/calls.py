@@ -213,14 +213,14 @@ class Calls:
     def upsert(
         collection: str,
         ids: Sequence[str],
-        vectors: ArrayLike,
+        vectors: ArrayLike | None,
         texts: Sequence[str | None] | None,
         payloads: Sequence[Any] | None,
         write: Write,
     ) -> Call[WriteResult]:
-        """Entries with their vectors, shape ``(n, dimension)``, as float32 values."""
-        rows = np.ascontiguousarray(vectors, dtype="<f4")
-        if rows.ndim != 2 or len(rows) != len(ids):
+        """Entries with their vectors, shape ``(n, dimension)``, as float32 values; or with none."""
+        rows = None if vectors is None else np.ascontiguousarray(vectors, dtype="<f4")
+        if rows is not None and (rows.ndim != 2 or len(rows) != len(ids)):
             raise InvalidRequestError(
                 422, f"vectors have the shape ({len(ids)}, d), not {rows.shape}"
             )

@@ -213,7 +213,7 @@ class Client(_Asking[httpx.BaseTransport]):
         self,
         collection: str,
         ids: Sequence[str],
-        vectors: ArrayLike,
+        vectors: ArrayLike | None = None,
         *,
         texts: Sequence[str | None] | None = None,
         payloads: Sequence[Any] | None = None,
@@ -226,7 +226,8 @@ class Client(_Asking[httpx.BaseTransport]):
         Args:
             collection: its name.
             ids: ``n`` ids.
-            vectors: shape ``(n, dimension)``, sent as float32.
+            vectors: shape ``(n, dimension)``, sent as float32. ``None``: the collection's embedder
+                makes them of the texts.
             texts: ``n`` texts; ``None``, the whole or one of them: not given.
             payloads: ``n`` JSON values; ``None`` as for texts.
             wait: ``durable``, ``visible:N`` (N readers have it in their answers, this one for 1)
@@ -437,7 +438,7 @@ class AsyncClient(_Asking[httpx.AsyncBaseTransport]):
         self,
         collection: str,
         ids: Sequence[str],
-        vectors: ArrayLike,
+        vectors: ArrayLike | None = None,
         *,
         texts: Sequence[str | None] | None = None,
         payloads: Sequence[Any] | None = None,
