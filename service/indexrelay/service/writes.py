@@ -22,23 +22,20 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-import numpy as np
 from anyio import to_thread
 from fastapi import APIRouter, Header, Request, Response
-from numpy.typing import NDArray
 from pydantic import BaseModel
 from pydantic_core import from_json
 
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.live import LIVE_KINDS
 from indexrelay.producers import (
-    Batch,
     BatchContentError,
     CollectionMismatchError,
     Commit,
@@ -73,9 +70,8 @@ from indexrelay.service.bodies import (
     PatchRequest,
     UpsertRequest,
     WriteOptions,
-    read_upserts,
-    read_write,
 )
+from indexrelay.service.changes import Change, Read, Upsert, deleting, patching, upserting
 from indexrelay.service.connections import connection_of
 from indexrelay.service.consistency import settled_within
 from indexrelay.service.description import body_of, refusals
@@ -87,12 +83,9 @@ from indexrelay.service.tokens import Caller, caller_of, see_writer
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Guard, StoredEntry
 from indexrelay.storage.errors import UnknownCollectionError
-from indexrelay.storage.validation import EntryRules, check_ids, check_texts
+from indexrelay.storage.validation import EntryRules, check_ids
 from indexrelay.streams import Connection
 from indexrelay.streams.presence import follow_forks
-
-if TYPE_CHECKING:  # needed where a collection has an embedder
-    from indexrelay.components.embedder import Embedder
 
 log = get_logger(__name__)
 
@@ -319,9 +312,6 @@ class _Waits:
 
 
 ResultT = TypeVar("ResultT")
-Change: TypeAlias = Callable[[Batch], None]
-Read: TypeAlias = Callable[[bytes, str], tuple[WriteOptions, Change]]
-"""Reads a body of a media type: what is waited for, and what makes the changes."""
 
 
 class _Requests:
@@ -402,7 +392,7 @@ class _Requests:
             if not self._writer.is_ready(collection):
                 await self._of_catalog(partial(self._writer.make_ready, collection), caller)
             asked, change = found
-            if embedder is not None and isinstance(change, _Upsert) and change.lacking:
+            if embedder is not None and isinstance(change, Upsert) and change.lacking:
                 rules = EntryRules.of(self._writer.settings.collections[collection])
                 embedding = change.embedded(embedder, rules)  # no thread waits for it
                 found = asked, await self._told(embedding, caller)
@@ -600,7 +590,7 @@ def write_routes(
         collection: str, request: Request, idempotency_key: IdempotencyKey = None
     ) -> Response:
         return await requests.write(
-            request, collection, idempotency_key, _upserting, kinds=(JSON, VECTORS)
+            request, collection, idempotency_key, upserting, kinds=(JSON, VECTORS)
         )
 
     @router.post(
@@ -612,7 +602,7 @@ def write_routes(
     async def delete(
         collection: str, request: Request, idempotency_key: IdempotencyKey = None
     ) -> Response:
-        return await requests.write(request, collection, idempotency_key, _deleting)
+        return await requests.write(request, collection, idempotency_key, deleting)
 
     @router.patch(
         "/{id:path}",
@@ -626,7 +616,7 @@ def write_routes(
         request: Request,
         idempotency_key: IdempotencyKey = None,
     ) -> Response:
-        return await requests.write(request, collection, idempotency_key, _patching(id), only=id)
+        return await requests.write(request, collection, idempotency_key, patching(id), only=id)
 
     @router.get("/{id:path}", response_model=StoredAnswer, responses=refusals(404, 422))
     async def stored(collection: str, id: str, request: Request) -> Response:  # noqa: A002
@@ -638,106 +628,3 @@ def write_routes(
 def _already(found: tuple[WriteOptions, Change]) -> Read:
     """Gives what was read of a body."""
     return lambda _body, _kind: found
-
-
-def _upserting(body: bytes, kind: str) -> tuple[WriteOptions, Change]:
-    asked, vectors = read_upserts(body, kind)
-    return asked, _Upsert(asked, vectors)
-
-
-@dataclass(frozen=True)
-class _Upsert:
-    """Hands entries over."""
-
-    asked: UpsertRequest
-    vectors: Sequence[Any] | NDArray[np.float32]
-    """One for each entry; ``None``: it has none."""
-    texts: Mapping[str, str] = field(default_factory=dict)
-    """By the id of entries whose vectors were made here: the text of each."""
-
-    @property
-    def lacking(self) -> list[int]:
-        """The rows without a vector."""
-        return [row for row, vector in enumerate(self.vectors) if vector is None]
-
-    async def embedded(self, embedder: "Embedder", rules: EntryRules) -> "_Upsert":
-        """The same with the vectors of texts where there was none.
-
-        Raises:
-            RefusedError: a text has none, or there is neither.
-            InvalidEntriesError: an id, or a text, that no entry has; it is not embedded.
-        """
-        ids = check_ids([each.id for each in self.asked.entries])
-        check_texts([each.text for each in self.asked.entries], ids, max_bytes=rules.text)
-        vectors = list(self.vectors)
-        rows, size = self.lacking, embedder.settings.batch_texts
-        texts = [self.asked.entries[row].text for row in rows]
-        for row, text in zip(rows, texts, strict=True):
-            if text is None:
-                entry_id = self.asked.entries[row].id
-                raise RefusedError(
-                    422, f"entries.{row}: {entry_id!r:.80} has neither a vector nor a text"
-                )
-        for first in range(0, len(rows), size):
-            some = [text for text in texts[first : first + size] if text is not None]
-            found = await embedder.submit(some).arrival()
-            for number, failure in found.failures.items():
-                row = rows[first + number]
-                raise RefusedError(
-                    503 if failure.transient else 422,
-                    f"entries.{row}.text: nothing was written: {failure.reason}",
-                )
-            for number, vector in enumerate(found.vectors):
-                vectors[rows[first + number]] = vector
-        made = {
-            self.asked.entries[row].id: text
-            for row, text in zip(rows, texts, strict=True)
-            if text is not None
-        }
-        return _Upsert(self.asked, vectors, made)
-
-    def __call__(self, batch: Batch) -> None:
-        """Raises `InvalidEntriesError` as the batch does, by row and id."""
-        ids = [each.id for each in self.asked.entries]
-        dimension = batch.declared.dimension
-        for row in self.lacking:
-            raise InvalidQueryError(f"entries.{row}.vector: {ids[row]!r:.80} has none")
-        wrong = [row for row, vector in enumerate(self.vectors) if len(vector) != dimension]
-        if wrong:
-            numbers = len(self.vectors[wrong[0]])
-            problem = f"vector of {numbers} numbers, where {dimension} are wanted"
-            raise InvalidEntriesError(problem, rows=wrong, ids=ids)
-        batch.upsert(
-            ids,
-            self.vectors,
-            texts=[each.text for each in self.asked.entries],
-            payloads=[each.payload for each in self.asked.entries],
-        )
-        batch.note_embedded(self.texts)
-
-
-def _deleting(body: bytes, _kind: str) -> tuple[WriteOptions, Change]:
-    asked = read_write(body, DeleteRequest)
-    return asked, lambda batch: batch.delete(asked.ids)
-
-
-def _patching(entry_id: str) -> Read:
-    def read(body: bytes, _kind: str) -> tuple[WriteOptions, Change]:
-        asked = read_write(body, PatchRequest)
-        return asked, lambda batch: _patch(batch, entry_id, asked)
-
-    return read
-
-
-def _patch(batch: Batch, entry_id: str, asked: PatchRequest) -> None:
-    """Set what was given, and take away what was given as null."""
-    if "payload" in asked.model_fields_set:
-        if asked.payload is None:
-            batch.clear_payloads([entry_id])
-        else:
-            batch.set_payloads([entry_id], [asked.payload])
-    if "text" in asked.model_fields_set:
-        if asked.text is None:
-            batch.clear_texts([entry_id])
-        else:
-            batch.set_texts([entry_id], [asked.text])
