@@ -1,5 +1,6 @@
 """Tests of `indexrelay.components.embedder`: vectors of texts by a function of the user's."""
 
+import asyncio
 import os
 import sys
 import threading
@@ -135,6 +136,28 @@ def test_a_text_that_nobody_waits_for_any_more_is_not_embedded(
     first = embedder.submit(["first"])
     function.entered.acquire()
     embedder.submit(["given up"]).result()
+    function.open.set()
+    first.wait()
+    embedder.vector("last")
+    assert function.calls == [["first"], ["last"]]
+
+
+def test_a_text_whose_wait_is_cancelled_is_not_embedded(
+    embedder_of: Callable[..., Embedder],
+) -> None:
+    function = Gate()
+    embedder = embedder_of(function)
+    first = embedder.submit(["first"])
+    function.entered.acquire()
+
+    async def cancel() -> None:
+        waiting = asyncio.create_task(embedder.submit(["given up"]).arrival())
+        await asyncio.sleep(0)  # it has begun
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(cancel())
     function.open.set()
     first.wait()
     embedder.vector("last")

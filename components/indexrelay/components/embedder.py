@@ -126,7 +126,11 @@ class Embedding:
 
     async def arrival(self, seconds: float | None = None) -> Embedded:
         """As `wait`, on an event loop and without a thread."""
-        await self._embedder.arrival(self, seconds)
+        try:
+            await self._embedder.arrival(self, seconds)
+        except asyncio.CancelledError:
+            self._embedder.leave(self)
+            raise
         return self.result()
 
     def end(self) -> None:
