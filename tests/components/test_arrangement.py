@@ -18,9 +18,14 @@ from indexrelay.components.arrangement import (
     within_groups,
 )
 from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.query import FilterObject, QueryOptions
+from indexrelay.components.query import FilterObject, QueryOptions, narrowed
 from indexrelay.components.served import Hit
-from indexrelay.schemas.filters import FieldType, InvalidFilterError, parse_filter
+from indexrelay.schemas.filters import (
+    MAX_VALUES,
+    FieldType,
+    InvalidFilterError,
+    parse_filter,
+)
 from indexrelay.storage.entries import Vectors
 
 FIELDS = {
@@ -44,7 +49,15 @@ def arrangement_of(
 class Entries:
     """Ranked entries of which a search finds those that a filter matches, and what was asked."""
 
-    def __init__(self, payloads: Sequence[Any], *, falling: bool = True) -> None:
+    def __init__(
+        self,
+        payloads: Sequence[Any],
+        *,
+        falling: bool = True,
+        asked_for: FilterObject | None = None,
+    ) -> None:
+        """``asked_for``: the filter of the query, which all of them match."""
+        self.asked_for = asked_for
         self.hits = [
             Hit(f"e{row}", float(-row if falling else row), payload)
             for row, payload in enumerate(payloads)
@@ -55,7 +68,7 @@ class Entries:
         self.asked.append((depth, beyond))
         full = set()
         if beyond is not None:
-            parse_filter(beyond, FIELDS)  # it is one
+            parse_filter(narrowed(self.asked_for, beyond), FIELDS)  # it is one
             ((field, condition),) = beyond.items()
             full = {(field, each) for each in condition["$nin"]}
         left = [
@@ -109,6 +122,15 @@ def test_full_groups_are_left_out_of_the_next_search() -> None:
     found = entries.search(3, group_by="artist")
     assert [hit.id for hit in found] == ["e0", "e5000", "e5001"]
     assert entries.asked == [(6, None), (6, {"artist": {"$nin": ["a"]}})]
+
+
+def test_more_is_asked_for_where_the_filter_of_the_query_has_no_room_for_full_groups() -> None:
+    rows = [{"artist": "a", "year": 1}, {"artist": "b", "year": 2}] * 50 + [{"artist": "c"}]
+    large = {"year": {"$in": list(range(MAX_VALUES - 1))}}
+    entries = Entries(rows, asked_for=large)
+    found = entries.search(3, group_by="artist")
+    assert [hit.id for hit in found] == ["e0", "e1", "e100"]
+    assert [depth for depth, beyond in entries.asked if beyond is None] == [6, 24, 96, 384]
 
 
 def test_a_search_that_cannot_leave_them_out_looks_among_so_many_candidates() -> None:

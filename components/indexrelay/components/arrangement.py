@@ -169,26 +169,42 @@ class Arrangement:
         """Search again and again, each time without the groups that are full by now.
 
         What was found and is of no full group is found again: so half of what is asked for is new.
+        Where the filter of the query leaves no room for the groups, more is asked for instead.
         """
         kept: dict[str, HitT] = {}
         taken: Counter[Value] = Counter()
         full: list[Any] = []
         depth = max(first, _GROUPED * wanted)
+        narrows = True
         while True:
-            found = find(depth, {str(self.group_by): {"$nin": list(full)}} if full else None)
+            beyond = {str(self.group_by): {"$nin": list(full)}} if full and narrows else None
+            try:
+                found = find(depth, beyond)
+            except InvalidFilterError:
+                if beyond is None:
+                    raise
+                narrows = False
+                depth *= _MORE
+                continue
             for hit in found:
-                if hit.id in kept:
-                    continue
-                group, given = self._group(hit)
-                if group is not None:
-                    if taken[group] == self.per_group:
-                        continue
-                    taken[group] += 1
-                    if taken[group] == self.per_group:
-                        full.append(given)
-                kept[hit.id] = hit
+                if hit.id not in kept and self._takes_place(hit, taken, full):
+                    kept[hit.id] = hit
             if len(kept) >= wanted or len(found) < depth:
                 return _best_first(list(kept.values()))[:wanted]
+            if not narrows:
+                depth *= _MORE
+
+    def _takes_place(self, hit: Hit, taken: Counter[Value], full: list[Any]) -> bool:
+        """Whether the group of a hit has a place left, which it has taken then."""
+        group, given = self._group(hit)
+        if group is None:
+            return True
+        if taken[group] == self.per_group:
+            return False
+        taken[group] += 1
+        if taken[group] == self.per_group:
+            full.append(given)
+        return True
 
     def _group(self, hit: Hit) -> tuple[Value | None, Any]:
         """The group of a hit as it is compared, and as its payload gives it; ``None``: none."""
