@@ -15,10 +15,17 @@ from indexrelay.producers import Commit, GroupCommit, GroupFullError
 from indexrelay.producers.batch import PendingBatch
 from indexrelay.schemas.settings import HttpSettings, Settings
 from indexrelay.service.bodies import DeleteRequest, UpsertRequest, checked, read_write
+from indexrelay.service.limits import FewThreads
 from indexrelay.service.metrics import WriteCounts
-from indexrelay.service.problems import RefusedError
+from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.tokens import EVERYBODY, Caller, caller_of, digest_of
-from indexrelay.service.writes import EntryWriter, _batch_id, _Requests
+from indexrelay.service.writes import (
+    _CATALOG_THREADS,
+    _TURN_SECONDS,
+    EntryWriter,
+    _batch_id,
+    _Requests,
+)
 from indexrelay.storage.catalog import BatchChanges
 from tests.security.limits.table import Row, exercises
 
@@ -155,3 +162,69 @@ def held(*, max_waiting: int) -> Iterator[tuple[GroupCommit, list[int]]]:
     yield group, sizes
     may_go.set()
     group.close()
+
+
+@exercises("entries that are read from the catalog, at a time")
+def _reads(row: Row, request: pytest.FixtureRequest) -> None:
+    assert _read_together(HttpSettings(), request, asked=row.number + 3) == (row.number, 3)
+
+
+@exercises("entries that one token, where there are several, reads from it at a time")
+def _reads_of_one(row: Row, request: pytest.FixtureRequest) -> None:
+    http = HttpSettings.model_validate(
+        {"tokens": {name: {"sha256": digest_of(name)} for name in "ab"}}
+    )
+    assert _read_together(http, request, asked=row.number + 3) == (row.number, 3)
+
+
+def _read_together(
+    http: HttpSettings, request: pytest.FixtureRequest, *, asked: int
+) -> tuple[int, int]:
+    """How many entries were read at a time, and how many requests were refused."""
+    goes_on = asyncio.Event()
+
+    async def of_catalog(*_: Any) -> None:
+        await goes_on.wait()
+
+    async def body() -> tuple[int, int]:
+        reads = [asyncio.create_task(requests.stored(asks, "songs", "a")) for _ in range(asked)]
+        await asyncio.sleep(0)
+        peak = len(requests._reading)
+        goes_on.set()
+        ended = [str(each) for each in await asyncio.gather(*reads, return_exceptions=True)]
+        assert sum("holds no entry 'a'" in each for each in ended) == peak
+        return peak, sum("to read from the catalog" in each for each in ended)
+
+    nothing: Any = None
+    reloader: Any = SimpleNamespace(embedders=None)
+    writer = EntryWriter(Settings(http=http), max_waiting=http.max_waiting_writes)
+    requests = _Requests(writer, reloader, nothing, WriteCounts())
+    asks = Request({"type": "http", "method": "GET", "indexrelay.caller": Caller(name="a")})
+    monkeypatch: pytest.MonkeyPatch = request.getfixturevalue("monkeypatch")
+    monkeypatch.setattr(requests, "_of_catalog", of_catalog)
+    return asyncio.run(body())
+
+
+@exercises("threads that read the catalog, beside the one that commits")
+def _threads(row: Row, _request: pytest.FixtureRequest) -> None:
+    free, goes_on = threading.Semaphore(0), threading.Event()
+
+    def reads() -> None:
+        free.release()
+        goes_on.wait(SECONDS)
+
+    async def body() -> None:
+        threads = FewThreads(_CATALOG_THREADS, "looks to make")
+        running = [
+            asyncio.create_task(threads.run(reads, seconds=SECONDS)) for _ in range(row.number)
+        ]
+        for _ in running:
+            assert await asyncio.to_thread(free.acquire, timeout=SECONDS)
+        with pytest.raises(OverloadedError, match="looks to make"):
+            await threads.run(reads, seconds=0.01)
+        goes_on.set()
+        await asyncio.gather(*running)
+        await threads.run(reads, seconds=SECONDS)
+
+    assert f"{_TURN_SECONDS:g} s" in row.happens
+    asyncio.run(body())
