@@ -131,6 +131,9 @@ def test_more_is_asked_for_where_the_filter_of_the_query_has_no_room_for_full_gr
     found = entries.search(3, group_by="artist")
     assert [hit.id for hit in found] == ["e0", "e1", "e100"]
     assert [depth for depth, beyond in entries.asked if beyond is None] == [6, 24, 96, 384]
+    alike = Entries(rows[:2] * 50_000, asked_for=large)
+    assert len(alike.search(3, group_by="artist")) == 2
+    assert max(depth for depth, _ in alike.asked) == MOST_CANDIDATES
 
 
 def test_a_search_that_cannot_leave_them_out_looks_among_so_many_candidates() -> None:

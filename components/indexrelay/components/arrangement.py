@@ -169,12 +169,14 @@ class Arrangement:
         """Search again and again, each time without the groups that are full by now.
 
         What was found and is of no full group is found again: so half of what is asked for is new.
-        Where the filter of the query leaves no room for the groups, more is asked for instead.
+        Where the filter of the query leaves no room for the groups, more is asked for instead, up
+        to `MOST_CANDIDATES`.
         """
         kept: dict[str, HitT] = {}
         taken: Counter[Value] = Counter()
         full: list[Any] = []
         depth = max(first, _GROUPED * wanted)
+        most = max(depth, MOST_CANDIDATES)
         narrows = True
         while True:
             beyond = {str(self.group_by): {"$nin": list(full)}} if full and narrows else None
@@ -184,15 +186,15 @@ class Arrangement:
                 if beyond is None:
                     raise
                 narrows = False
-                depth *= _MORE
+                depth = min(_MORE * depth, most)
                 continue
             for hit in found:
                 if hit.id not in kept and self._takes_place(hit, taken, full):
                     kept[hit.id] = hit
-            if len(kept) >= wanted or len(found) < depth:
+            if len(kept) >= wanted or len(found) < depth or (depth == most and not narrows):
                 return _best_first(list(kept.values()))[:wanted]
             if not narrows:
-                depth *= _MORE
+                depth = min(_MORE * depth, most)
 
     def _takes_place(self, hit: Hit, taken: Counter[Value], full: list[Any]) -> bool:
         """Whether the group of a hit has a place left, which it has taken then."""
