@@ -307,7 +307,7 @@ def test_one_text_that_hangs_leaves_the_others_of_its_call_to_the_next_thread(
     asked = embedder.submit(["a", "hangs", "ccc"])
     assert hangs.wait(30)
     embedder.settings = embedder.settings.model_copy(update={"timeout_seconds": 1e-9})
-    embedder.leave_late_calls()
+    embedder.give_up_overdue_calls()
     embedder.settings = embedder.settings.model_copy(update={"timeout_seconds": 30.0})
     found = asked.wait()
     assert list(found.failures) == [1]

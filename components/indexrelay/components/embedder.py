@@ -6,9 +6,9 @@ Collections that name the same function take turns, so it need not be safe to ca
 threads.
 
 It is user code, and may hang. Nobody waits longer than the limits say, and no thread of theirs runs
-it. A call that outlasts its limit has failed, and its thread is left alone: a thread cannot be
-ended. The next call goes to a new thread. While `_MOST_LEFT` threads have not come back, every
-text is refused at once.
+it. A call that outlasts its limit is *overdue*: it has failed, and its thread is left alone, since
+a thread cannot be ended. The next call goes to a new thread. While `_MOST_OVERDUE` threads have not
+come back, every text is refused at once.
 
 A call that raises, or gives another number of vectors, says nothing about single texts, so they are
 tried one by one. What it prints goes to stderr: stdout may carry an answer.
@@ -39,7 +39,7 @@ from indexrelay.storage.entries import Vectors
 
 _log = get_logger(__name__)
 
-_MOST_LEFT: Final = 4
+_MOST_OVERDUE: Final = 4
 """Threads whose calls may have outlasted their limit: one hangs by chance, four do not."""
 _FIRST_TEXT: Final = "words"
 _IDLE_SECONDS: Final = 5.0
@@ -147,7 +147,7 @@ class _Call:
     rest: Sequence[_Wanted]
     """Texts that its thread has yet to try."""
     began: float = 0.0
-    left: bool = False
+    overdue: bool = False
     """Whether it outlasted its limit, and nobody waits for it any more."""
     failed: bool = False
     """Whether it gave nothing that says which of the texts is at fault."""
@@ -186,11 +186,11 @@ class Embedder:
         self._wanted: dict[bytes, _Wanted] = {}
         """By digest: what is in the queue or in a call."""
         self._thread: threading.Thread | None = None
-        """The one that takes from the queue; ``None``: none runs, or it was left."""
+        """The one that takes from the queue; ``None``: none runs, or its call is overdue."""
         self._call: _Call | None = None
         """What it does."""
-        self._left = 0
-        """Threads that were left alone and have not come back."""
+        self._overdue = 0
+        """Threads whose overdue calls have not come back."""
 
     @classmethod
     def of(cls, settings: Settings, collection: str, *, clock: Clock | None = None) -> Self | None:
@@ -261,7 +261,7 @@ class Embedder:
         """
         self.load()
         digests = [_digest(text) for text in texts]
-        self.leave_late_calls()
+        self.give_up_overdue_calls()
         with self._lock:
             wanted = [self._want(text, key) for text, key in zip(texts, digests, strict=True)]
             asked = Embedding(self, wanted)
@@ -281,7 +281,7 @@ class Embedder:
             try:
                 asked.finished.result(pause)
             except TimeoutError:
-                self.leave_late_calls()
+                self.give_up_overdue_calls()
 
     async def arrival(self, asked: Embedding, seconds: float | None) -> None:
         """As `wait`, on an event loop."""
@@ -289,10 +289,10 @@ class Embedder:
         while not asked.finished.done() and (pause := self._pause(until)) is not None:
             done, _ = await asyncio.wait([asyncio.wrap_future(asked.finished)], timeout=pause)
             if not done:
-                self.leave_late_calls()
+                self.give_up_overdue_calls()
 
     def _pause(self, until: float | None) -> float | None:
-        """How long to wait before late calls are looked for; ``None``: not at all."""
+        """How long to wait before overdue calls are looked for; ``None``: not at all."""
         now = self._clock.monotonic()
         if until is not None and now >= until:
             return None
@@ -313,24 +313,26 @@ class Embedder:
                     del self._queue[each]
                     self._wanted.pop(each.digest, None)
 
-    def leave_late_calls(self) -> None:
+    def give_up_overdue_calls(self) -> None:
         """Give up a call that has outlasted its limit: its texts fail, and others get a thread."""
         limit = self.settings.timeout_seconds
         with self._lock:
             call = self._call
             if call is None or self._clock.monotonic() - call.began < limit:
                 return
-            call.left = True
+            call.overdue = True
             self._call = self._thread = None
             TURNS.end(self.settings.function, call)
-            self._left += 1
+            self._overdue += 1
             late = TextFailure(reason=f"the embedder took more than {limit:g} s", transient=True)
             ended = self._settle((each, late) for each in call.texts)
             for wanted in reversed(call.rest):
                 self._queue[wanted] = None
                 self._queue.move_to_end(wanted, last=False)
             ended += self._see_to_queue()
-        _log.warning("embedder.late", collection=self.collection, seconds=limit, left=self._left)
+        _log.warning(
+            "embedder.overdue", collection=self.collection, seconds=limit, overdue=self._overdue
+        )
         for each in ended:
             each.end()
 
@@ -357,7 +359,7 @@ class Embedder:
         if vector is not None:
             self._cache.move_to_end(digest)
             wanted.outcome = vector
-        elif self._left >= _MOST_LEFT:
+        elif self._overdue >= _MOST_OVERDUE:
             wanted.outcome = _AWAY
         else:
             self._wanted[digest] = wanted
@@ -368,7 +370,7 @@ class Embedder:
         """See that a thread takes what waits; the requests that end because there is none."""
         if self._thread is not None:
             self._changed.notify()
-        elif self._queue and self._left >= _MOST_LEFT:
+        elif self._queue and self._overdue >= _MOST_OVERDUE:
             return self._refuse_all(_AWAY)
         elif self._queue:
             name = f"indexrelay-embedder-{self.collection}"
@@ -414,7 +416,7 @@ class Embedder:
         try:
             while texts := self._next(me):
                 call = self._called(texts)
-                if call.failed and len(texts) > 1 and not call.left:
+                if call.failed and len(texts) > 1 and not call.overdue:
                     self._one_by_one(texts)
                 else:
                     self._note(call.outcomes)
@@ -453,7 +455,7 @@ class Embedder:
         for number, each in enumerate(texts):
             call = self._called([each], rest=texts[number + 1 :])
             self._note(call.outcomes)
-            if call.left:
+            if call.overdue:
                 return
 
     def _called(self, texts: Sequence[_Wanted], rest: Sequence[_Wanted] = ()) -> _Call:
@@ -487,8 +489,8 @@ class Embedder:
         elif failure is not None:
             call.failed = True
         with self._lock:
-            if call.left:
-                self._left -= 1
+            if call.overdue:
+                self._overdue -= 1
             else:
                 self._call = None
             said = {} if failure is None else {"embedder": str(failure)}
@@ -523,7 +525,7 @@ def _digest(text: object) -> bytes:
 
 
 _AWAY: Final = TextFailure(
-    reason=f"the embedder has not come back from {_MOST_LEFT} calls", transient=True
+    reason=f"the embedder has not come back from {_MOST_OVERDUE} calls", transient=True
 )
 _NO_THREAD: Final = TextFailure(reason="the embedder has no thread to run on", transient=True)
 
