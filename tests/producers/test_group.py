@@ -19,6 +19,7 @@ from indexrelay.producers import (
 )
 from indexrelay.producers.batch import Committer
 from indexrelay.schemas.messages import BatchCompleted, Event
+from indexrelay.schemas.settings import Settings
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection
 
@@ -120,6 +121,40 @@ def test_a_failed_transaction_fails_those_that_were_in_it(
         with pytest.raises(ZeroDivisionError):
             submitted(group, upsert("a")).result(SECONDS)
     assert submitted(group, upsert("a")).result(SECONDS).generation == 1
+
+
+def test_a_transaction_that_one_collection_fails_is_made_for_the_others_alone(
+    settings: Settings,
+    held: Held,
+    catalog: Catalog,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    albums = settings.collections["tracks"]
+    collections = {**settings.collections, "albums": albums}
+    settings = settings.model_copy(update={"collections": collections})
+    group = Producer(settings, catalog=catalog, connection=connection).group_commit()
+    first = submitted(group, upsert("a"))
+    assert held.began.wait(SECONDS)
+    locked = group.submit(group.prepared("albums", None, upsert("b")))
+    good = submitted(group, upsert("c"), "known by its id")
+    commit_each = catalog.entries.commit_each
+
+    def locks_albums(batches: Sequence[Any]) -> Any:
+        if {each.collection for each in batches} == {"albums"}:
+            raise OSError("a job holds its lock")
+        outcomes = commit_each(batches)
+        if len(batches) > 1:
+            raise OSError("the answer to its commit got lost")
+        return outcomes
+
+    monkeypatch.setattr(catalog.entries, "commit_each", locks_albums)
+    held.may_go.set()
+    assert first.result(SECONDS).generation == 1
+    assert isinstance(locked.exception(SECONDS), OSError)
+    commit = good.result(SECONDS)
+    assert (commit.generation, commit.repeated) == (2, True)
+    group.close()
 
 
 def test_closing_commits_and_announces_what_waits_and_takes_no_more(

@@ -20,7 +20,7 @@ import dataclasses
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
@@ -203,13 +203,23 @@ class GroupCommit:
         return group
 
     def _commit(self, group: list[_Waiting]) -> None:
+        """Commit what nobody has given up meanwhile."""
         group = [each for each in group if each.outcome.set_running_or_notify_cancel()]
-        if not group:
-            return
+        if group:
+            self._commit_running(group)
+
+    def _commit_running(self, group: Sequence[_Waiting]) -> None:
         began = time.monotonic()
         try:
             outcomes = self._committer.commit_each([each.pending for each in group])
         except Exception as error:  # noqa: BLE001 - it is for those who wait
+            parts: dict[str, list[_Waiting]] = {}
+            for each in group:
+                parts.setdefault(each.pending.changes.collection, []).append(each)
+            if len(parts) > 1:  # one may be locked by a job; what was written is not written twice
+                for part in parts.values():
+                    self._commit_running(part)
+                return
             for each in group:
                 each.outcome.set_exception(error)
             return
