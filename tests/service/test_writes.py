@@ -452,7 +452,7 @@ def test_a_wait_ends_in_time_while_the_looks_of_others_hang(
         goes_on.wait(60)
 
     monkeypatch.setattr("indexrelay.producers.served.ServedWait.look", look)
-    monkeypatch.setattr("indexrelay.service.writes._LATE_SECONDS", 0.01)
+    monkeypatch.setattr("indexrelay.service.waits._LATE_SECONDS", 0.01)
 
     def put(name: str) -> httpx.Response:
         body = {**upserts(name), "wait": "released", "wait_seconds": 0}

@@ -34,7 +34,6 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 
 from indexrelay.components.errors import InvalidQueryError
-from indexrelay.components.live import LIVE_KINDS
 from indexrelay.producers import (
     BatchContentError,
     CollectionMismatchError,
@@ -43,19 +42,12 @@ from indexrelay.producers import (
     GroupFullError,
     GuardedEntriesError,
     InvalidEntriesError,
-    NotServedError,
     Producer,
     UndeclaredCollectionError,
     UnknownEntriesError,
     WrongSourceError,
 )
 from indexrelay.reloaders import Reloader
-from indexrelay.reloaders.consistency import Consistency
-from indexrelay.reloaders.errors import (
-    ComponentNotServedError,
-    NotFreshError,
-    ReloaderStoppedError,
-)
 from indexrelay.reloaders.fastapi import Lifespan
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.filters import matches, parse_filter
@@ -73,13 +65,13 @@ from indexrelay.service.bodies import (
 )
 from indexrelay.service.changes import Change, Read, Upsert, deleting, patching, upserting
 from indexrelay.service.connections import connection_of
-from indexrelay.service.consistency import settled_within
 from indexrelay.service.description import body_of, refusals
 from indexrelay.service.limits import FewThreads, Room
 from indexrelay.service.metrics import WriteCounts, WriteOutcome
 from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.queries import Queries, sent
 from indexrelay.service.tokens import Caller, caller_of, see_writer
+from indexrelay.service.waits import CommitWaits
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import Guard, StoredEntry
 from indexrelay.storage.errors import UnknownCollectionError
@@ -94,14 +86,10 @@ _KEY: Final = re.compile(r'"[\x20\x21\x23-\x7e]{1,200}"|[\x21\x23-\x7e]{1,200}')
 (draft-ietf-httpapi-idempotency-key-header)"""
 _OPERATIONS: Final = {"PUT": "upsert", "POST": "delete", "PATCH": "patch"}
 """As the metrics call them."""
-_LOOKERS: Final = 2
-"""Threads that look at presence; where Redis does not answer each look takes seconds."""
 _CATALOG_THREADS: Final = 4
 """Threads that read the catalog, and open it; where it does not answer they wait for minutes."""
 _TURN_SECONDS: Final = 10.0
 """For how long one of those is waited for."""
-_LATE_SECONDS: Final = 1.0
-"""How much later than it was asked for a wait may end, so that the last look can say why."""
 _UNKNOWN: Final = (
     "the catalog does not answer as it should, and whether this was written is not known: send it "
     "again with the same Idempotency-Key"
@@ -238,79 +226,6 @@ def closing(writer: EntryWriter, lifespan: Lifespan) -> Lifespan:
     return closed
 
 
-class _Waits:
-    """Waits until a commit is visible or released; for one event loop."""
-
-    def __init__(self, writer: EntryWriter, reloader: Reloader) -> None:
-        self._writer = writer
-        self._reloader = reloader
-        self._most = writer.max_waiting
-        self._waiting = 0
-        self._lookers = FewThreads(_LOOKERS, "others to look for")
-
-    async def until(self, commit: Commit, asked: WriteOptions) -> str | None:
-        """Wait for what was asked for; why it did not come, or ``None``: it did."""
-        what, _, count = asked.wait.partition(":")
-        if what == "durable":
-            return None
-        if self._waiting >= self._most:
-            return f"{self._most} writes wait already"
-        self._waiting += 1
-        try:
-            if count == "1":
-                return await self._seen_here(commit, asked.wait_seconds)
-            readers = int(count) if count else None
-            return await self._served(commit, readers, asked.wait_seconds)
-        finally:
-            self._waiting -= 1
-
-    async def _seen_here(self, commit: Commit, seconds: float) -> str | None:
-        """Wait for the answers of this reader."""
-        asked = Consistency.session(commit.session)
-        try:
-            components = self._answering(commit.collection)
-            if not components:
-                return "this reader serves nothing of it"
-            with self._reloader.freshness.begin(asked, components=components) as wait:
-                await settled_within(wait, seconds)
-        except (NotFreshError, ReloaderStoppedError, ComponentNotServedError) as error:
-            return str(error)
-        return None
-
-    def _answering(self, collection: str) -> list[str]:
-        """The components that show it: those that take changes, or, where none does, all."""
-        with self._reloader.acquire() as snapshot:
-            kinds = {
-                name: snapshot.manifest(name).kind
-                for name in snapshot
-                if collection in snapshot.manifest(name).covers
-            }
-        live = [name for name, kind in kinds.items() if kind in LIVE_KINDS]
-        return live or list(kinds)
-
-    async def _served(self, commit: Commit, readers: int | None, seconds: float) -> str | None:
-        """Wait for what readers say of themselves; ``readers``: how many, ``None``: all.
-
-        So many may have it laid over their releases; all have to serve a release with it.
-        """
-        waiting = self._writer.open().producer.served_wait(
-            commit, timeout_seconds=seconds, readers=readers, live=readers is not None
-        )
-        loop = asyncio.get_running_loop()
-        ends = loop.time() + seconds + _LATE_SECONDS
-        try:
-            while await self._lookers.run(waiting.look, seconds=ends - loop.time()) is None:
-                await asyncio.sleep(waiting.pause_seconds())
-        except NotServedError as error:
-            return str(error)
-        except OverloadedError:
-            return "who serves it was not seen in time: looks at presence take long"
-        except Exception as error:  # the commit stands, whatever keeps us from looking
-            log.exception("write.wait_failed", error=type(error).__name__)
-            return f"who serves it cannot be seen: {type(error).__name__}"
-        return None
-
-
 ResultT = TypeVar("ResultT")
 
 
@@ -323,7 +238,7 @@ class _Requests:
         self._writer = writer
         self._queries = queries
         self._counts = counts
-        self._waits = _Waits(writer, reloader)
+        self._waits = CommitWaits(writer, reloader)
         self._embedders = reloader.embedders
         most, http = writer.max_waiting, writer.settings.http
         self._writing = Room(most, http, "writes{} to commit")
