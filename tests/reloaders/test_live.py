@@ -405,6 +405,22 @@ def test_past_its_limit_a_reader_asks_for_a_rebuild_and_stays_where_it_is(
     assert status(reader) is LiveStatus.FOLLOWING
 
 
+def test_a_reader_asks_for_nothing_that_a_person_paused(open_pipeline: OpenPipeline) -> None:
+    pipeline = open_pipeline(make_settings(most=3))
+    released(pipeline)
+    reader = pipeline.reader("web")
+    pipeline.catalog.attempts.pause("similar", reason="too expensive")
+    put(pipeline, {f"n{number}": 4 for number in range(4)})
+    assert ids(reader) == ["a", "b", "c"]
+    assert status(reader) is LiveStatus.FULL
+    pipeline.settle()
+    assert ids(reader) == ["a", "b", "c"]
+    pipeline.catalog.attempts.resume("similar")
+    pipeline.rebuild()
+    assert len(ids(reader)) == 7
+    assert status(reader) is LiveStatus.FOLLOWING
+
+
 def test_nothing_is_laid_over_a_version_that_a_person_holds(pipeline: Pipeline) -> None:
     released(pipeline)
     reader = pipeline.reader("web")

@@ -112,12 +112,17 @@ class CatalogAccess:
         return self._looks.get(collection, ())
 
     def request(self, request_id: str, components: Sequence[str], reason: str) -> None:
-        """Ask for a rebuild, if that can be written down."""
+        """Ask for a rebuild, if that can be written down, of what no person has paused."""
         catalog = self.get()
         if catalog is None:
             return
         try:
-            catalog.inbox.request(request_id, components=components, reason=reason)
+            # A request by name is carried out whatever a person wants: this one is from none.
+            paused = catalog.attempts.paused()
+            wanted = [each for each in components if each not in paused]
+            if not wanted:
+                return
+            catalog.inbox.request(request_id, components=wanted, reason=reason)
         except Exception as error:  # noqa: BLE001 - the state says that a rebuild is needed
             log.warning("rebuild.not_requested", reason=reason, error=f"{error}")
         else:
