@@ -73,6 +73,8 @@ class HostCheck:
 T = TypeVar("T")
 
 _BLOCK_BYTES: Final = 64 * 1024
+_UNCOUNTED_BYTES: Final = 256 * 1024
+"""Of one answer, on each of the few threads that search."""
 
 
 class BodyLimit:
@@ -172,7 +174,7 @@ class AnswerRoom:
         if self._connection is None:
             return
         count += self._few_bytes
-        if count <= _BLOCK_BYTES:
+        if count <= _UNCOUNTED_BYTES:
             self._few_bytes = count
             return
         if not anyio.from_thread.run_sync(self._connection.hold, count):
