@@ -17,7 +17,7 @@ from indexrelay.schemas.versions import VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from tests.security.artifacts.mutations import mutated
 from tests.security.artifacts.versions import make
-from tests.security.fuzzing import seeds
+from tests.security.fuzzing import MINUTES, seeds
 from tests.storage.artifacts.samples import make_file, make_release
 
 REFUSED = (ArtifactError, CorruptFileError, KindNotAllowedError, KindNotFoundError)
@@ -58,6 +58,7 @@ def hostile(document: bytes, seed: int, number: int) -> bytes:
     return files.get("document.json", b"")
 
 
+@pytest.mark.timeout(120 + 90 * MINUTES)
 def test_a_hostile_manifest_is_refused_or_what_it_names_is_served(
     store: ArtifactStore, manifest: bytes
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_hostile_manifest_is_refused_or_what_it_names_is_served(
     assert refused > 100
 
 
+@pytest.mark.timeout(120 + 90 * MINUTES)
 def test_a_hostile_release_is_passed_over_or_taken_as_it_is(
     store: ArtifactStore, manifest: bytes
 ) -> None:

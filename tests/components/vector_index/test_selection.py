@@ -133,8 +133,11 @@ def test_what_takes_longer_to_build_than_it_may_is_left_out(
     assert over_everything(decision) == [decision.chosen.factory.text]
     assert decision.chosen.factory.text == soonest.factory.text == "Flat"
     details = {each["index"]: each for each in decision.details()["attempts"]}
-    assert "max_build_seconds is 0.001" in details["HNSW24,SQfp16"]["left_out"]
-    assert details["Flat"]["left_out"] == ""
+    assert details.pop("Flat")["left_out"] == ""
+    # On a busy machine a graph may be measured to be behind, too, but not all of them are.
+    reasons = [each["left_out"] for each in details.values()]
+    assert all(reasons)
+    assert any("max_build_seconds is 0.001" in each for each in reasons)
 
 
 def test_a_foresight_that_does_not_come_true_gives_way_to_the_next(
