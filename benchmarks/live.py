@@ -36,7 +36,7 @@ from measuring.findings import Figure, Findings, Measured, at_least, at_most, jo
 from measuring.installation import COMPONENT, Installation, installed
 from measuring.plots import Bars
 from measuring.program import Asked, Program, main
-from measuring.rounds import Contender, Rounds, interleaved
+from measuring.rounds import Contender, Rounds, interleaved, on_two_threads
 from measuring.servers import BenchServer, bench_server
 
 CAVEATS = """\
@@ -172,21 +172,6 @@ def queries_to(reader: Reloader, data: Data) -> Contender:
             with reader.acquire() as snapshot:
                 snapshot[COMPONENT].search(query)
         return time.perf_counter() - began
-
-    return turn
-
-
-def on_two_threads(contender: Contender) -> Contender:
-    """The same work twice at a time, in half of its time where threads do not hinder each other."""
-
-    def turn() -> float:
-        threads = [threading.Thread(target=contender) for _ in range(2)]
-        began = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return (time.perf_counter() - began) / 2
 
     return turn
 

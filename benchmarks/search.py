@@ -10,7 +10,6 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -35,7 +34,7 @@ from measuring.findings import Figure, Findings, at_least
 from measuring.instructions import CounterMissingError, counted
 from measuring.plots import Bars
 from measuring.program import Asked, Program, main
-from measuring.rounds import Contender, interleaved
+from measuring.rounds import Contender, interleaved, on_two_threads
 
 CAVEATS = """\
 - Both sides search the same mapped index with the same effort, on one thread each. Bare FAISS is
@@ -234,21 +233,6 @@ def _each(ask: Callable[[Vectors], object], queries: Iterable[Vectors]) -> Conte
         for query in queries:
             ask(query)
         return time.perf_counter() - began
-
-    return turn
-
-
-def on_two_threads(contender: Contender) -> Contender:
-    """The same work twice at a time, in half of its time where threads do not hinder each other."""
-
-    def turn() -> float:
-        threads = [threading.Thread(target=contender) for _ in range(2)]
-        began = time.perf_counter()
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        return (time.perf_counter() - began) / 2
 
     return turn
 
