@@ -36,6 +36,7 @@ from indexrelay.components.served import (
     check_payload_bytes,
     check_payload_values,
     parsed_payload,
+    stored_hits,
 )
 from indexrelay.schemas.filters import Fields, parse_filter
 from indexrelay.storage.entries import Vectors
@@ -211,6 +212,16 @@ class LiveEntries:
         payload = rows.payloads[row]
         parsed = None if payload is None else parsed_payload(payload, CATALOG)
         return Entry(rows.ids[row], parsed, rows.texts[row] if self.with_texts else None)
+
+    def hits_of(self, found: Sequence[tuple[float, int]]) -> list[Hit]:
+        """The hits of live rows, each given with its score, in the same order."""
+        rows = self.view.rows
+        return stored_hits(
+            [rows.ids[row] for _, row in found],
+            [score for score, _ in found],
+            [rows.payloads[row] for _, row in found],
+            [CATALOG] * len(found),
+        )
 
     @cached_property
     def ordered(self) -> list[tuple[bytes, str, int]]:

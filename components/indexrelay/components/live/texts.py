@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.live.entries import (
-    CATALOG,
     FindLive,
     LiveEntries,
     LiveQuestion,
 )
 from indexrelay.components.live.rows import LiveRows, LiveView, Rows
 from indexrelay.components.query import TEXT_KEYWORDS, Hits, QueryOptions, TextKeywords
-from indexrelay.components.served import Hit, stored_hits
+from indexrelay.components.served import Hit
 from indexrelay.components.text_index.analyser import Analyser, Phrase
 from indexrelay.components.text_index.search import TermWeights, TextSearch
 
@@ -292,14 +291,7 @@ class LiveTextSearch(LiveEntries):
         scores = self._released.scored(self.view, weights)[among]
         fitting = np.flatnonzero(scores > worst)
         best = fitting[np.argsort(-scores[fitting], kind="stable")[:k]]
-        found = list(zip(scores[best].tolist(), among[best].tolist(), strict=True))
-        rows = self.view.rows
-        return stored_hits(
-            [rows.ids[row] for _, row in found],
-            [score for score, _ in found],
-            [rows.payloads[row] for _, row in found],
-            [CATALOG] * len(found),
-        )
+        return self.hits_of(list(zip(scores[best].tolist(), among[best].tolist(), strict=True)))
 
     def _replaced(self, filter_: Any) -> int:
         return self._index.count_rows(self._rows_of_changed, filter_)

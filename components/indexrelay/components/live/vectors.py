@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.live.entries import (
-    CATALOG,
     SPARE,
     STEP,
     FindLive,
@@ -33,7 +32,6 @@ from indexrelay.components.live.graph import (
     GraphSizes,
     LiveGraph,
     LiveNeighbours,
-    ScoredRow,
     grow_graph,
 )
 from indexrelay.components.live.rows import LiveRows, LiveView, Mask, Rows
@@ -45,7 +43,7 @@ from indexrelay.components.query import (
     checked_ids,
     of_candidates,
 )
-from indexrelay.components.served import Hit, check_bytes_of_hits, checked_k, stored_hits
+from indexrelay.components.served import Hit, check_bytes_of_hits, checked_k
 from indexrelay.components.vector_index.examples import ExampleList, examples_of
 from indexrelay.components.vector_index.index_search import knob_of
 from indexrelay.components.vector_index.search import Queries, VectorSearch
@@ -283,7 +281,7 @@ class LiveVectorSearch(LiveEntries):
         if not len(among):
             return []
         if among is self._alive:
-            return self._hits_of(self._neighbours.nearest(query, k, worst))
+            return self.hits_of(self._neighbours.nearest(query, k, worst))
         scores = self._released.comparison.with_some(query, self.view.rows, among)
         if worst is not None:
             near = np.flatnonzero(scores < worst if self._is_l2 else scores > worst)
@@ -291,7 +289,7 @@ class LiveVectorSearch(LiveEntries):
         far = scores if self._is_l2 else -scores
         best = np.argpartition(far, k)[:k] if len(far) > k else np.arange(len(far))
         best = best[np.argsort(far[best], kind="stable")]
-        return self._hits_of([*zip(scores[best].tolist(), among[best].tolist(), strict=True)])
+        return self.hits_of([*zip(scores[best].tolist(), among[best].tolist(), strict=True)])
 
     def _nearest_of(self, query: Vectors, k: int, max_payload_bytes: int | None = None) -> Hits:
         """The ``k`` nearest of the version and of all live rows."""
@@ -313,7 +311,7 @@ class LiveVectorSearch(LiveEntries):
                 max_payload_bytes,
             )
         )
-        of_rows = iter(self._hits_of([(score, row) for score, row, is_live in both if is_live]))
+        of_rows = iter(self.hits_of([(score, row) for score, row, is_live in both if is_live]))
         hits = Hits(next(of_rows if is_live else of_version) for _, _, is_live in both)
         check_bytes_of_hits(hits, max_payload_bytes)
         return hits
@@ -366,15 +364,6 @@ class LiveVectorSearch(LiveEntries):
         alive = np.zeros(view.placed, dtype=bool)
         alive[rows.places[self._alive]] = True
         return alive
-
-    def _hits_of(self, found: Sequence[ScoredRow]) -> list[Hit]:
-        rows = self.view.rows
-        return stored_hits(
-            [rows.ids[row] for _, row in found],
-            [score for score, _ in found],
-            [rows.payloads[row] for _, row in found],
-            [CATALOG] * len(found),
-        )
 
     @property
     def searched_by(self) -> str:
