@@ -14,7 +14,6 @@ an end, but a comparison makes several of them, and events would wait for all.
 """
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
@@ -38,7 +37,7 @@ from indexrelay.rebuilder.publisher import Announcer, Publisher
 from indexrelay.rebuilder.reconciler import FindingsLog, Reconciler, Reconciliation
 from indexrelay.rebuilder.results import Completer
 from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases, Scheduler
-from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
+from indexrelay.schemas.clock import Background, Clock, SupervisedThread, SystemClock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import LockWait, ReaderState, RebuildResult, RebuildStatus
 from indexrelay.schemas.settings import Settings
@@ -51,52 +50,6 @@ from indexrelay.streams.errors import WrongTypeError, is_unanswered
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.presence import PresenceWatch
 from indexrelay.streams.retention import server_memory
-
-
-class Background:
-    """Calls ``act`` again and again on a thread of its own, and at once when it is woken."""
-
-    def __init__(self, act: Callable[[], float], *, name: str) -> None:
-        """``act`` returns the seconds until it is to be called again."""
-        self._act = act
-        self._ended = False
-        self._woken = threading.Event()
-        self._thread = SupervisedThread(self._run, name=f"indexrelay-{name}", wait=self._pause)
-        self._started = False
-
-    def start(self) -> None:
-        """Start the thread; safe twice, and nothing once it was ended."""
-        if not self._started and not self._ended:
-            self._started = True
-            self._thread.start()
-
-    def wake(self) -> None:
-        """Have ``act`` called now, or again if it runs; from any thread."""
-        self._woken.set()
-
-    def end(self) -> None:
-        """Let it end after the call that runs, and return at once."""
-        self._ended = True
-        self._woken.set()
-
-    def stop(self) -> None:
-        """End it, and return when it has ended; safe twice and before `start`."""
-        self.end()
-        if self._started:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._ended:
-            self._woken.clear()
-            if self._ended:  # between these two lines
-                return
-            self._pause(self._act())
-
-    def _pause(self, seconds: float) -> bool:
-        """Wait; whether it has ended."""
-        self._woken.wait(seconds)
-        return self._ended
-
 
 _log = get_logger(__name__)
 _PASSES: Final = 8

@@ -11,6 +11,7 @@ that ask about the same thing agree, and a test needs no chance.
 Python prints what a thread raised to stderr, if anybody reads that, and everything else goes on
 without it. Each thread of ours is a `SupervisedThread`: whatever its body raises is logged; then it
 backs off and begins the body again. `SystemExit` counts too, since a user's function may raise it.
+`Background` is one that does the same thing again and again, at its own pace.
 """
 
 import hashlib
@@ -118,3 +119,48 @@ class SupervisedThread(threading.Thread):
                     return
             else:
                 return
+
+
+class Background:
+    """Calls ``act`` again and again on a thread of its own, and at once when it is woken."""
+
+    def __init__(self, act: Callable[[], float], *, name: str) -> None:
+        """``act`` returns the seconds until it is to be called again."""
+        self._act = act
+        self._ended = False
+        self._woken = threading.Event()
+        self._thread = SupervisedThread(self._run, name=f"indexrelay-{name}", wait=self._pause)
+        self._started = False
+
+    def start(self) -> None:
+        """Start the thread; safe twice, and nothing once it was ended."""
+        if not self._started and not self._ended:
+            self._started = True
+            self._thread.start()
+
+    def wake(self) -> None:
+        """Have ``act`` called now, or again if it runs; from any thread."""
+        self._woken.set()
+
+    def end(self) -> None:
+        """Let it end after the call that runs, and return at once."""
+        self._ended = True
+        self._woken.set()
+
+    def stop(self) -> None:
+        """End it, and return when it has ended; safe twice and before `start`."""
+        self.end()
+        if self._started:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._ended:
+            self._woken.clear()
+            if self._ended:  # between these two lines
+                return
+            self._pause(self._act())
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; whether it has ended."""
+        self._woken.wait(seconds)
+        return self._ended

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from indexrelay.rebuilder.service import Background
+from indexrelay.schemas.clock import Background
 
 FOREVER = 3600.0
 PATIENCE_SECONDS = 30.0
