@@ -13,8 +13,8 @@ from packaging.markers import Marker
 from scripts.locked_requirements import ROOT, Pin, needed, pins, roots
 
 EXTRAS: Final = (
-    "reloaders", "rebuilder", "service", "client", "mcp", "console", "demo", "embedded",
-    "postgresql", "signing", "flask", "testing",
+    "reloaders", "rebuilder", "service", "client", "mcp", "operations", "tracing", "console",
+    "demo", "embedded", "postgresql", "signing", "flask", "testing",
 )  # fmt: skip
 """In the order in which one wants them: a dependency is listed under the first that brings it."""
 ITSELF: Final = "indexrelay"
@@ -36,6 +36,7 @@ _BY_WORDS: Final = {
     "ISC License": "ISC",
     "MIT License": "MIT",
     "MIT style": "MIT",
+    "The MIT License (MIT)": "MIT",
     "MIT, BSD": "MIT AND BSD",
     "PSFL": "PSF-2.0",
 }
@@ -95,7 +96,16 @@ def licence_of(found: Distribution) -> str:
         for each in meta.get_all("Classifier") or ()
         if each.startswith("License :: OSI Approved :: ")
     ]
-    return " AND ".join(dict.fromkeys(filter(None, classifiers)))
+    return " AND ".join(dict.fromkeys(filter(None, classifiers))) or _by_its_file(found)
+
+
+def _by_its_file(found: Distribution) -> str:
+    """What the first line of its one licence file names, for metadata that name only the file."""
+    files = found.metadata.get_all("License-File") or ()
+    if len(files) != 1:
+        return ""
+    text = found.read_text(f"licenses/{files[0]}") or ""
+    return _BY_WORDS.get(text.strip().partition("\n")[0].strip(), "")
 
 
 def _installed(pin: Pin, comes_with: str) -> Installed:

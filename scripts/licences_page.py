@@ -14,7 +14,8 @@ from scripts.pages import write_or_check
 ALLOWED: Final = frozenset(
     {
         "0BSD", "Apache-2.0", "BSD", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "CNRI-Python",
-        "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Unlicense", "Zlib",
+        "ISC", "MIT", "MIT-0", "MIT-CMU", "MPL-2.0", "PSF-2.0", "Unlicense", "ZPL-2.1",
+        "Zlib",
     }
 )  # fmt: skip
 """They ask for a notice at most, and MPL for changes to its own files."""

@@ -19,6 +19,7 @@ PORTIONS = (
     "rebuilder",
     "reloaders",
     "service",
+    "operations",
     "console",
     "testing",
 )
@@ -173,7 +174,7 @@ def test_the_pins_name_no_host_and_no_path() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     said = [line for line in lines if line and not line.lstrip().startswith("#")]
     assert said
-    pin = re.compile(r"[\w.-]+==[\w.!+-]+( ; [\w.!=<>' ]+)? \\")
+    pin = re.compile(r"[\w.-]+==[\w.!+-]+( ; [\w.!=<>'() ]+)? \\")
     digest = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
     assert [line for line in said if not (pin.fullmatch(line) or digest.fullmatch(line))] == []
     assert not any("/" in line for line in lines if not line.startswith("# "))
