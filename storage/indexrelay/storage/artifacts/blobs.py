@@ -27,7 +27,7 @@ import os
 import platform
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,6 +233,24 @@ class Blobs:
         if size != ref.size:
             raise BlobCorruptError(ref.digest, path, f"{size} bytes instead of {ref.size}")
 
+    def pin(self, refs: Iterable[BlobRef]) -> None:
+        """Keep blobs from garbage collection until a grace period from now is over.
+
+        Raises:
+            BlobMissingError, BlobCorruptError: one is gone already, or of another size.
+            StoreAccessError: the operating system refuses.
+        """
+        with self._lock.writing():
+            for ref in refs:
+                self.present(ref)
+                with accessing(self._layout.staging, "write"):
+                    self._pin(ref)
+
+    def _pin(self, ref: BlobRef) -> None:
+        """Pin one. To touch the blob would change its ctime: every host would check it again."""
+        pin = self._layout.staging / f"{ref.digest}{PIN_SUFFIX}"
+        write_mark(pin, b"pinned\n", mode=self._layout.access.mark)
+
     def _check(self, ref: BlobRef, path: Path) -> os.stat_result:
         """Hash the file, and return its state when it was found intact."""
         with open_file(path) as stream:
@@ -278,10 +296,8 @@ class Blobs:
             with self._copied(file, ref) as copy:
                 self._layout.replace(copy, target)
         # Garbage collection must not remove a blob of an old version that a running build names
-        # again. A pin keeps it; touching the blob would change its ctime, and every host would
-        # check it again.
-        pin = self._layout.staging / f"{ref.digest}{PIN_SUFFIX}"
-        write_mark(pin, b"pinned\n", mode=self._layout.access.mark)
+        # again.
+        self._pin(ref)
 
     @contextlib.contextmanager
     def _copied(self, file: Path, ref: BlobRef) -> Iterator[Path]:

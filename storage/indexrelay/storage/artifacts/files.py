@@ -198,6 +198,26 @@ class Layout:
         """The path of the signatures of the release with this digest."""
         return self.signatures / f"{check_digest(digest)}.json"
 
+    def manifests(self) -> Iterator[tuple[str, str, Path]]:
+        """Component, version and path of every manifest; other files there are not the store's.
+
+        Raises:
+            StoreAccessError: a folder cannot be listed.
+        """
+        for folder in listed(self.versions):
+            for path in listed(folder):
+                with contextlib.suppress(UnsafeNameError):
+                    if path == self.version(folder.name, path.stem):
+                        yield folder.name, path.stem, path
+
+    def blob_files(self) -> Iterator[Path]:
+        """Every blob. Raises as `manifests` does."""
+        for folder in listed(self.blobs):
+            for path in listed(folder):
+                with contextlib.suppress(UnsafeNameError):
+                    if path == self.blob(path.name):
+                        yield path
+
     def release_number(self, file_name: str) -> int | None:
         """The number of the release in a file of this name; ``None``: it is no release."""
         match = _RELEASE.fullmatch(file_name)
@@ -206,6 +226,16 @@ class Layout:
         number = int(match[1])
         # `release()` must lead back to the same file, or two files would claim one number.
         return number if number > 0 and file_name == f"{number:08d}.json" else None
+
+
+def listed(folder: Path) -> list[Path]:
+    """The content of a folder, in the order of names; a folder that does not exist is empty.
+
+    Raises:
+        StoreAccessError: it cannot be listed.
+    """
+    with accessing(folder, "list"):
+        return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 WRITING_SECONDS: Final = 60.0

@@ -11,20 +11,18 @@ is corrupt could name any blob. Names go before what they name, so that an inter
 garbage and never a name that leads nowhere.
 """
 
-import contextlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts.blobs import PIN_SUFFIX
-from indexrelay.storage.artifacts.files import Layout, accessing, sync_folder
+from indexrelay.storage.artifacts.files import Layout, accessing, listed, sync_folder
 from indexrelay.storage.artifacts.releases import Releases, Versions
 from indexrelay.storage.errors import (
     ReleaseUnreadableError,
     ReleaseUntrustedError,
-    UnsafeNameError,
     VersionUnreadableError,
 )
 
@@ -57,7 +55,10 @@ class GarbageCollector:
         versions: Versions,
         now: float,
         grace_seconds: float,
+        dry_run: bool = False,
     ) -> None:
+        """``dry_run``: find what would be removed, and remove nothing."""
+        self._dry_run = dry_run
         self._layout = layout
         self._releases = releases
         self._versions = versions
@@ -109,7 +110,7 @@ class GarbageCollector:
             successor = path
 
     def _mark_versions(self) -> None:
-        for component, version_id, path in self._manifests():
+        for component, version_id, path in self._layout.manifests():
             if version_id not in self._kept_versions and not self._young(path):
                 continue
             self._kept_versions.add(version_id)
@@ -128,29 +129,29 @@ class GarbageCollector:
                 self._kept_blobs.update(ref.digest for ref in manifest.files.values())
         self._kept_blobs.update(
             pin.name.removesuffix(PIN_SUFFIX)
-            for pin in _listed(self._layout.staging)
+            for pin in listed(self._layout.staging)
             if pin.suffix == PIN_SUFFIX and self._young(pin)
         )
 
     def _remove_releases(self) -> tuple[int, ...]:
         gone = [number for number in self._releases.numbers() if number not in self._kept_releases]
-        _remove(self._layout.release(number) for number in gone)
-        _remove(copy for number in gone if (copy := self._layout.copy(number)).exists())
+        self._remove(self._layout.release(number) for number in gone)
+        self._remove(copy for number in gone if (copy := self._layout.copy(number)).exists())
         return tuple(gone)
 
     def _remove_signatures(self) -> None:
         """Those of releases that are gone, or that lost against another publisher's."""
-        _remove(
+        self._remove(
             path
-            for path in _listed(self._layout.signatures)
+            for path in listed(self._layout.signatures)
             if path.suffix == ".json"
             and path.stem not in self._kept_signatures
             and not self._young(path)
         )
 
     def _remove_versions(self) -> tuple[tuple[str, str], ...]:
-        gone = [found for found in self._manifests() if found[1] not in self._kept_versions]
-        _remove(path for _, _, path in gone)
+        gone = [found for found in self._layout.manifests() if found[1] not in self._kept_versions]
+        self._remove(path for _, _, path in gone)
         return tuple((component, version_id) for component, version_id, _ in gone)
 
     def _remove_blobs(self) -> tuple[tuple[str, ...], int]:
@@ -158,26 +159,26 @@ class GarbageCollector:
             return (), 0
         gone = [
             path
-            for path in self._blob_files()
+            for path in self._layout.blob_files()
             if path.name not in self._kept_blobs and not self._young(path)
         ]
         with accessing(self._layout.blobs, "read"):
             freed = sum(path.lstat().st_size for path in gone)
-        _remove(gone)
+        self._remove(gone)
         return tuple(path.name for path in gone), freed
 
     def _remove_staged(self) -> int:
-        staged = _listed(self._layout.staging)
+        staged = listed(self._layout.staging)
         gone = [path for path in staged if path.is_file() and not self._young(path)]
-        _remove(gone)
+        self._remove(gone)
         return len(gone)
 
     def _remove_marks(self) -> None:
         """Those of blobs that are gone, from all hosts."""
-        present = {path.name for path in self._blob_files()}
-        for host in (*_listed(self._layout.checked), *_listed(self._layout.opened)):
-            for mark in _listed(host):
-                if not self._young(mark) and mark.name not in present:
+        present = {path.name for path in self._layout.blob_files()}
+        for host in (*listed(self._layout.checked), *listed(self._layout.opened)):
+            for mark in listed(host):
+                if not self._dry_run and not self._young(mark) and mark.name not in present:
                     with accessing(mark, "remove"):
                         mark.unlink(missing_ok=True)
 
@@ -190,21 +191,6 @@ class GarbageCollector:
         except ReleaseUnreadableError:
             return None, False
 
-    def _manifests(self) -> Iterator[tuple[str, str, Path]]:
-        for folder in _listed(self._layout.versions):
-            for path in _listed(folder):
-                # Other files here are not the store's, and stay.
-                with contextlib.suppress(UnsafeNameError):
-                    if path == self._layout.version(folder.name, path.stem):
-                        yield folder.name, path.stem, path
-
-    def _blob_files(self) -> Iterator[Path]:
-        for folder in _listed(self._layout.blobs):
-            for path in _listed(folder):
-                with contextlib.suppress(UnsafeNameError):
-                    if path == self._layout.blob(path.name):
-                        yield path
-
     def _young(self, path: Path) -> bool:
         """Whether it is within the grace period; a file that has just gone counts as young."""
         with accessing(path, "read"):
@@ -213,18 +199,13 @@ class GarbageCollector:
             except FileNotFoundError:
                 return True
 
-
-def _listed(folder: Path) -> list[Path]:
-    """The content of a folder, in the order of names; a folder that does not exist is empty."""
-    with accessing(folder, "list"):
-        return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    folders = set()
-    for path in paths:
-        with accessing(path, "remove"):
-            path.unlink(missing_ok=True)
-        folders.add(path.parent)
-    for folder in folders:
-        sync_folder(folder)
+    def _remove(self, paths: Iterable[Path]) -> None:
+        if self._dry_run:
+            return
+        folders = set()
+        for path in paths:
+            with accessing(path, "remove"):
+                path.unlink(missing_ok=True)
+            folders.add(path.parent)
+        for folder in folders:
+            sync_folder(folder)

@@ -82,7 +82,18 @@ class Versions:
             StoreAccessError: it cannot be written.
         """
         data = manifest.canonical()
-        version_id = sha256_hex(data)
+        return self._put(manifest, data, sha256_hex(data))
+
+    def put_document(self, component: str, version_id: str, data: bytes) -> None:
+        """Write a manifest as it was written elsewhere, fields of a newer minor version included.
+
+        Raises:
+            VersionUnreadableError: it is not that version of that component.
+            BlobMissingError, BlobCorruptError, StoreAccessError: as `put` does.
+        """
+        self._put(_checked(component, version_id, data, "the document"), data, version_id)
+
+    def _put(self, manifest: VersionManifest, data: bytes, version_id: str) -> str:
         path = self._layout.version(manifest.component, version_id)
         self._layout.make_folder(path.parent)
         with self._lock.writing():
@@ -99,28 +110,24 @@ class Versions:
             VersionUnreadableError: it is missing, corrupt, or of another component.
             StoreAccessError: it cannot be read.
         """
+        return _checked(component, version_id, *self._stored(component, version_id))
+
+    def document(self, component: str, version_id: str) -> bytes:
+        """The manifest as it lies on disk, after it was found intact. Raises as `read` does."""
+        data, path = self._stored(component, version_id)
+        _checked(component, version_id, data, path)
+        return data
+
+    def _stored(self, component: str, version_id: str) -> tuple[bytes, Path]:
         path = self._layout.version(component, version_id)
         try:
-            data = read_file(path)
+            return read_file(path), path
         except FileNotFoundError as error:
             reason = f"there is no {path}"
             raise VersionUnreadableError(component, version_id, reason, missing=True) from error
         except NotAFileError as error:
             reason = f"{path} is corrupt: it is not a regular file"
             raise VersionUnreadableError(component, version_id, reason, missing=False) from error
-        digest = sha256_hex(data)
-        if digest != version_id:
-            reason = f"{path} is corrupt: its content has the digest {digest}"
-            raise VersionUnreadableError(component, version_id, reason, missing=False)
-        try:
-            manifest = _small_manifest(data) if len(data) <= _SMALL_BYTES else _manifest(data)
-        except ValidationError as error:
-            reason = f"{path} is not a manifest that this release of indexrelay can read"
-            raise VersionUnreadableError(component, version_id, reason, missing=False) from error
-        if manifest.component != component:
-            reason = f"{path} is a version of {manifest.component}"
-            raise VersionUnreadableError(component, version_id, reason, missing=False)
-        return manifest
 
     def newest(self, component: str, *, most: int) -> list[str]:
         """The ids of the versions that were written last, newest first; none is read.
@@ -189,6 +196,27 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
+def _checked(component: str, version_id: str, data: bytes, path: Path | str) -> VersionManifest:
+    """The manifest in ``data``, if it is that version of that component.
+
+    Raises:
+        VersionUnreadableError: it is not.
+    """
+    digest = sha256_hex(data)
+    if digest != version_id:
+        reason = f"{path} is corrupt: its content has the digest {digest}"
+        raise VersionUnreadableError(component, version_id, reason, missing=False)
+    try:
+        manifest = _small_manifest(data) if len(data) <= _SMALL_BYTES else _manifest(data)
+    except ValidationError as error:
+        reason = f"{path} is not a manifest that this release of indexrelay can read"
+        raise VersionUnreadableError(component, version_id, reason, missing=False) from error
+    if manifest.component != component:
+        reason = f"{path} is a version of {manifest.component}"
+        raise VersionUnreadableError(component, version_id, reason, missing=False)
+    return manifest
+
+
 def _manifest(data: bytes) -> VersionManifest:
     return VersionManifest.model_validate_json(data)
 
@@ -249,6 +277,28 @@ class Releases:
         release, _ = self._either(number)
         if self._signatures.required:
             self._signatures.check(release)
+        return release
+
+    def document(self, number: int) -> tuple[Release, bytes, bytes | None]:
+        """One release, its document as it lies on disk, and its signatures' if there are any.
+
+        Raises as `read` does.
+        """
+        release, data = self._either(number)
+        if self._signatures.required:
+            self._signatures.check(release)
+        return release, data, self._signatures.document(release)
+
+    def from_document(self, number: int, data: bytes, signatures: bytes | None) -> Release:
+        """A release as it was written elsewhere, if it would be accepted in this store.
+
+        Raises:
+            ReleaseUnreadableError: it is corrupt.
+            ReleaseUntrustedError: it is not signed by a key that is trusted here.
+        """
+        release = _release(number, data, "the document")
+        if self._signatures.required:
+            self._signatures.check(release, signatures or b"")
         return release
 
     def unverified(self, number: int) -> Release:
@@ -423,6 +473,11 @@ def _parse(number: int, path: Path) -> tuple[Release, bytes]:
     except NotAFileError as error:
         reason = f"{path} is corrupt: it is not a regular file"
         raise ReleaseUnreadableError(number, reason, missing=False) from error
+    return _release(number, data, path), data
+
+
+def _release(number: int, data: bytes, path: Path | str) -> Release:
+    """The release in ``data``, if it carries the digest of its content and this number."""
     try:
         fields = json.loads(data)
         digest = _content_digest(fields)
@@ -433,7 +488,7 @@ def _parse(number: int, path: Path) -> tuple[Release, bytes]:
     if release.digest != digest or release.number != number:
         reason = f"{path} is corrupt: it does not carry the digest of its content and number"
         raise ReleaseUnreadableError(number, reason, missing=False)
-    return release, data
+    return release
 
 
 def _is_intact(number: int, path: Path) -> bool:

@@ -191,8 +191,17 @@ class Signatures:
             )
         self._add(release, key)
 
-    def check(self, release: Release) -> None:
+    def document(self, release: Release) -> bytes | None:
+        """The signatures as they lie on disk; ``None``: there are none that count."""
+        if not self._read(release):
+            return None
+        return read_file(self._layout.signature(release.digest))
+
+    def check(self, release: Release, document: bytes | None = None) -> None:
         """Check that an intact release is signed with a trusted key, where that is `required`.
+
+        Args:
+            document: its signatures, of a release from elsewhere; ``None``: those in the store.
 
         Raises:
             ReleaseUntrustedError: it is not.
@@ -200,7 +209,7 @@ class Signatures:
         """
         if self._trust.trusted_keys is None or release.digest in self._verified:
             return
-        signatures = self._read(release)
+        signatures = self._read(release) if document is None else _signatures(document, release)
         reason = "it is not signed"
         for each in signatures:
             if each.key not in self._trust.trusted_keys:
@@ -235,11 +244,8 @@ class Signatures:
 
     def _read(self, release: Release) -> tuple[_Signature, ...]:
         """The signatures of a release; a file that is no list of signatures counts as none."""
-        with contextlib.suppress(FileNotFoundError, NotAFileError, ValidationError):
-            data = read_file(self._layout.signature(release.digest))
-            document = _Signatures.model_validate_json(data)
-            if document.digest == release.digest:
-                return document.signatures[:_MOST_SIGNATURES]
+        with contextlib.suppress(FileNotFoundError, NotAFileError):
+            return _signatures(read_file(self._layout.signature(release.digest)), release)
         return ()
 
     def _is_by(self, signature: _Signature, release: Release) -> bool:
@@ -256,6 +262,15 @@ class Signatures:
 
     def _message(self, release: Release) -> bytes:
         return _CONTEXT + f"{self._trust.namespace}\n{release.digest}\n".encode()
+
+
+def _signatures(data: bytes, release: Release) -> tuple[_Signature, ...]:
+    """Those in a document; one that is of another release, or no such document, has none."""
+    with contextlib.suppress(ValidationError):
+        document = _Signatures.model_validate_json(data)
+        if document.digest == release.digest:
+            return document.signatures[:_MOST_SIGNATURES]
+    return ()
 
 
 def public_bytes(key: str) -> bytes:

@@ -34,6 +34,7 @@ from indexrelay.storage.artifacts.files import Access, Layout, StoreLock, access
 from indexrelay.storage.artifacts.gc import Collected, GarbageCollector
 from indexrelay.storage.artifacts.releases import OpenedVersion, Releases, Versions
 from indexrelay.storage.artifacts.signing import Signatures, Trust
+from indexrelay.storage.artifacts.usage import StoreUsage, usage_of
 from indexrelay.storage.errors import (
     BlobCorruptError,
     BlobMissingError,
@@ -223,6 +224,27 @@ class ArtifactStore:
         """
         return self._versions.read(component, version_id)
 
+    def version_document(self, component: str, version_id: str) -> bytes:
+        """A manifest as it lies on disk, after it was found intact. Raises as `version` does."""
+        return self._versions.document(component, version_id)
+
+    def put_version_document(self, component: str, version_id: str, data: bytes) -> None:
+        """Write a manifest as it was written elsewhere; its blobs are all in the store.
+
+        Raises:
+            VersionUnreadableError: it is not that version of that component.
+            BlobMissingError, BlobCorruptError: it names a blob that does not exist.
+        """
+        self._versions.put_document(component, version_id, data)
+
+    def pin_blobs(self, refs: Iterable[BlobRef]) -> None:
+        """Keep blobs from garbage collection until the grace period from now is over.
+
+        Raises:
+            BlobMissingError, BlobCorruptError: one is gone already, or of another size.
+        """
+        self._blobs.pin(refs)
+
     def open_version(self, component: str, version_id: str) -> OpenedVersion:
         """A manifest and the paths of its files, all checked.
 
@@ -279,6 +301,22 @@ class ArtifactStore:
             ReleaseUnreadableError: it is missing or corrupt.
         """
         return self._releases.read(number)
+
+    def release_document(self, number: int) -> tuple[Release, bytes, bytes | None]:
+        """One release, its document as it lies on disk, and its signatures' if there are any.
+
+        Raises:
+            ReleaseUnreadableError: it is missing or corrupt, or not trusted here.
+        """
+        return self._releases.document(number)
+
+    def release_from(self, number: int, data: bytes, signatures: bytes | None) -> Release:
+        """A release as it was written elsewhere, if this store would accept it.
+
+        Raises:
+            ReleaseUnreadableError: it is corrupt, or not trusted here.
+        """
+        return self._releases.from_document(number, data, signatures)
 
     def releases(self) -> list[Release]:
         """Every intact release that is kept, the newest first."""
@@ -373,6 +411,39 @@ class ArtifactStore:
             lost=lost,
         )
 
+    def restore(self, release: Release, *, hold: bool, reason: str, lost: int = 0) -> Release:
+        """Serve what a release from elsewhere names, as the next release here.
+
+        Its versions are in the store already. Where there is a release, it is a `rollback` to the
+        other one: what that does not name stays as it is. Where there is none, its holds come
+        along, and it goes on above its own number.
+
+        Args:
+            hold: whether what it names is held, where there is a release already.
+            lost: numbers up to here are taken by releases that are not in the store any more.
+
+        Raises:
+            ReleaseNotWholeError: what it names is not in the store.
+            GroupTornError: a group would not be whole, because it does not have all of it.
+        """
+        kept = self._hold(reason)
+
+        def restored(newest: Release) -> Release:
+            names = set(release.components)
+            found = _rolled_back(
+                newest, target=release, named=names, hold=kept, manifest=self.version
+            )
+            if not hold:
+                holds = {name: each for name, each in newest.holds.items() if name not in names}
+                found = found.model_copy(update={"holds": holds})
+            return found.model_copy(update={"reason": kept.reason})
+
+        first = release.model_copy(update={"reason": kept.reason})
+        try:
+            return self._change(restored, lost=max(lost, release.number), first=first)
+        except (VersionUnreadableError, BlobMissingError, BlobCorruptError) as error:
+            raise ReleaseNotWholeError(release.number, error) from error
+
     def collect_garbage(
         self,
         *,
@@ -381,6 +452,7 @@ class ArtifactStore:
         all_known: bool = True,
         grace_seconds: float,
         clock: Clock | None = None,
+        dry_run: bool = False,
     ) -> Collected:
         """Remove what neither the kept releases nor the readers use; returns what was removed.
 
@@ -392,6 +464,7 @@ class ArtifactStore:
             grace_seconds: what got its name more recently is not removed; longer than the longest
                 build, whose blobs no version names yet.
             clock: ``None``: the store's own.
+            dry_run: remove nothing; returns what would be.
         """
         if keep_releases < 1:
             raise ValueError(f"keep_releases is {keep_releases}; at least 1 must stay")
@@ -401,21 +474,38 @@ class ArtifactStore:
             versions=self._versions,
             now=(clock or self._clock).now().timestamp(),
             grace_seconds=grace_seconds,
+            dry_run=dry_run,
         )
         with self._lock.collecting():
             return collector.collect(
                 keep_releases=keep_releases, used_versions=used_versions, all_known=all_known
             )
 
+    def usage(self) -> StoreUsage:
+        """What takes how much of the disk: each version, and what no version names.
+
+        Nothing is locked, so what comes or goes meanwhile may be counted or not.
+        """
+        return usage_of(self._layout, self._releases, self._versions)
+
     def _hold(self, reason: str) -> Hold:
         return Hold(reason=shortened(reason, MAX_ERROR), since=self._clock.now())
 
-    def _change(self, change: Callable[[Release], Release | None], *, lost: int = 0) -> Release:
+    def _change(
+        self,
+        change: Callable[[Release], Release | None],
+        *,
+        lost: int = 0,
+        first: Release | None = None,
+    ) -> Release:
         """Commit what ``change`` makes of the newest release; ``None`` from it changes nothing.
 
         It is called again with a newer release when another publisher was faster.
 
-        ``lost``: numbers up to here are taken by releases that are not in the store any more.
+        Args:
+            change: makes the next release of the newest one.
+            lost: numbers up to here are taken by releases that are not in the store any more.
+            first: what is committed where there is no release yet.
 
         Raises:
             NothingReleasedError: there is no release.
@@ -424,14 +514,15 @@ class ArtifactStore:
         attempts = 0
         while True:
             newest = self._releases.newest()
-            if newest is None:
+            if newest is None and first is None:
                 raise NothingReleasedError
-            changed = change(newest)
+            changed = first if newest is None else change(newest)
             if changed is None:
+                assert newest is not None  # noqa: S101 - as `first` is given where it is None
                 return newest
             update = {
                 "number": max(self._releases.next_number(), lost + 1),
-                "previous": newest.number,
+                "previous": 0 if newest is None else newest.number,
                 "created_at": self._clock.now(),
                 "by": "",  # the author of the newest one
             }

@@ -5,6 +5,9 @@ with its dead letters, and the attempts of the rebuilder. ``schema`` has the tab
 has the transactions and everything that differs between the two databases.
 """
 
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
 from typing import Self
 
 from indexrelay.schemas.clock import Clock, SystemClock
@@ -16,6 +19,7 @@ from indexrelay.storage.catalog.attempts import (
     ReleaseRecord,
 )
 from indexrelay.storage.catalog.collections import Collection, CollectionLog, Collections
+from indexrelay.storage.catalog.copies import Imported, check_empty, importing, write_copy
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.dead_letters import (
     DeadLetter,
@@ -40,6 +44,7 @@ class Catalog:
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
         self.lock_waits = database.lock_waits
         """The waits for the database's locks, in this process."""
         self.collections = Collections(database, clock)
@@ -76,6 +81,34 @@ class Catalog:
         """Whether the catalog exists at that URL; nothing is created. Raises what `open` raises."""
         return tables_exist(url)
 
+    def write_copy(self, file: Path) -> None:
+        """Write all of it to a new SQLite file, as it is at one moment; writers go on meanwhile.
+
+        Raises:
+            OSError, sqlite3.Error: the file cannot be written.
+            sqlalchemy.exc.SQLAlchemyError: the catalog cannot be read.
+        """
+        write_copy(self._database, file)
+
+    def check_empty(self) -> None:
+        """See that nothing was committed, so that a copy may be taken over.
+
+        Raises:
+            CatalogNotEmptyError: something was.
+        """
+        check_empty(self._database)
+
+    def importing(self, file: Path, *, copied_at: datetime) -> AbstractContextManager[Imported]:
+        """Take over a copy; it is committed when the ``with`` ends without an error.
+
+        Each collection goes on above every generation that can have been given since ``copied_at``.
+
+        Raises:
+            CatalogNotEmptyError: batches were committed to this catalog.
+            CatalogCopyError: the file is no sound copy of a catalog.
+        """
+        return importing(self._database, file, copied_at=copied_at, clock=self._clock)
+
     def close(self) -> None:
         """Close every connection; safe twice."""
         self._database.close()
@@ -99,6 +132,7 @@ __all__ = [
     "DroppedLetters",
     "EntryLog",
     "Failures",
+    "Imported",
     "Inbox",
     "InboxRow",
     "Pause",

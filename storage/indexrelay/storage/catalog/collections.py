@@ -171,24 +171,7 @@ class Collections:
             UnknownCollectionError: it does not exist.
         """
         with self._database.write() as connection:
-            key = lock(connection, name)
-            row = require(connection, name)
-            generation = max(int(row.generation), above) + 1
-            connection.execute(
-                update(collections)
-                .where(collections.c.key == key)
-                .values(generation=generation, floor=generation, restored=generation)
-            )
-            connection.execute(
-                insert(batches).values(
-                    collection=key,
-                    batch_id=f"restored-{secrets.token_hex(8)}",
-                    generation=generation,
-                    upserts=0,
-                    deletes=0,
-                    committed_at=self._clock.now(),
-                )
-            )
+            generation = go_on_above(connection, name, above, self._clock)
         _log.info("collection.restored", collection=name, generation=generation)
         return generation
 
@@ -333,6 +316,33 @@ def lock(connection: Connection, name: str) -> int:
     if key is None:
         raise UnknownCollectionError(name)
     return int(key)
+
+
+def go_on_above(connection: Connection, name: str, above: int, clock: Clock) -> int:
+    """Take the generation after ``above``, and forget the changes before it; returns it.
+
+    Raises:
+        UnknownCollectionError: it does not exist.
+    """
+    key = lock(connection, name)
+    row = require(connection, name)
+    generation = max(int(row.generation), above) + 1
+    connection.execute(
+        update(collections)
+        .where(collections.c.key == key)
+        .values(generation=generation, floor=generation, restored=generation)
+    )
+    connection.execute(
+        insert(batches).values(
+            collection=key,
+            batch_id=f"restored-{secrets.token_hex(8)}",
+            generation=generation,
+            upserts=0,
+            deletes=0,
+            committed_at=clock.now(),
+        )
+    )
+    return generation
 
 
 def _stamp(*parts: object) -> str:
