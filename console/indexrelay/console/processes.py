@@ -51,13 +51,23 @@ class Child:
         *,
         environ: Mapping[str, str],
         log: Path | None,
+        inherits: Sequence[int] = (),
     ) -> None:
-        """Describe it; ``log`` takes its output, ``None`` leaves that on our own stderr."""
+        """Describe it.
+
+        Args:
+            name: of the process, in logs.
+            arguments: of the command.
+            environ: its variables.
+            log: takes its output; ``None``: that goes to our own stderr.
+            inherits: open files that it gets, each under the same number.
+        """
         self.name = name
         # -P: a file in the current folder must not take the place of an installed module.
         self._command = [sys.executable, "-P", "-m", "indexrelay.console.main", *arguments]
         self._environ = dict(environ)
         self._log = log
+        self._inherits = tuple(inherits)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -94,6 +104,7 @@ class Child:
                 stdout=output,
                 stderr=output,
                 process_group=0,
+                pass_fds=self._inherits,
             )
 
     def ask_to_stop(self) -> None:
@@ -174,6 +185,44 @@ def reader_child(
         ["reader", "--id", reader_id, *shared.options, *address],
         environ=shared.environ,
         log=shared.log(reader_id),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSeat:
+    """What a worker gets from its parent, as one argument of its command."""
+
+    number: int
+    listener: int
+    """The open file of the socket that it takes connections from."""
+    board: Path
+    """The folder that it shares with the other workers."""
+
+    def __str__(self) -> str:
+        return f"{self.number}:{self.listener}:{self.board}"
+
+    @classmethod
+    def of(cls, argument: str) -> Self:
+        """Read the argument.
+
+        Raises:
+            ValueError: it is none.
+        """
+        number, listener, board = argument.split(":", 2)
+        return cls(number=int(number), listener=int(listener), board=Path(board))
+
+
+def worker_child(
+    shared: RoleSettings, reader_id: str, seat: WorkerSeat, *, insecure: bool
+) -> Child:
+    """One of the workers of a reader."""
+    insist = ["--insecure"] if insecure else []
+    return Child(
+        f"{reader_id}, worker {seat.number}",
+        ["reader", "--id", reader_id, *shared.options, "--seat", str(seat), *insist],
+        environ=shared.environ,
+        log=shared.log(f"{reader_id}-{seat.number}"),
+        inherits=(seat.listener,),
     )
 
 
@@ -267,6 +316,14 @@ class Supervisor:
             if watched.restart_at is None:
                 self._plan_restart(watched, now)
             elif now >= watched.restart_at:
+                watched.restarts += 1
+                self._start(watched)
+
+    def restart(self, child: Supervised, *, grace_seconds: float) -> None:
+        """Stop one of them, and start it again at once."""
+        for watched in self._watched:
+            if watched.child is child:
+                child.stop(grace_seconds=grace_seconds)
                 watched.restarts += 1
                 self._start(watched)
 

@@ -39,6 +39,7 @@ from indexrelay.service.routes import PREFIX, v1_routes
 from indexrelay.service.tokens import NOBODY, Authentication, Tokens, caller_of, see_everything
 
 if TYPE_CHECKING:
+    from indexrelay.service.workers import WorkerPlace
     from indexrelay.service.writes import EntryWriter
 
 
@@ -49,6 +50,7 @@ def create_app(
     is_local: bool = False,
     slow_query_ms: float | None = None,
     writer: "EntryWriter | None" = None,
+    place: "WorkerPlace | None" = None,
 ) -> FastAPI:
     """The service on ``reloader``, which is started and stopped with the application.
 
@@ -61,6 +63,7 @@ def create_app(
         slow_query_ms: a query that takes longer is logged; ``None``: none is.
         writer: what entries are written with, where ``limits`` allow that; ``None``: the catalog of
             the reloader's settings, which is opened with the first write.
+        place: of this process among the workers of one address; ``None``: there are no others.
 
     Raises:
         EmbedderFunctionError: a collection names an embedder that cannot be imported here.
@@ -68,8 +71,19 @@ def create_app(
     limits = limits or HttpSettings()
     if reloader.embedders is not None:
         reloader.embedders.start()
+    counts, writes = QueryCounts(), WriteCounts()
+    observers: list[Observer] = [counts.observe]
+    if slow_query_ms is not None:
+        observers.append(slow_query_log(slow_query_ms))
+    queries = Queries(reloader, limits, observers)
+    page = MetricsPage(reloader, counts, writes, lambda: queries.in_progress, place)
     admin = IndexAdmin(reloader)
-    lifespan = _lifespan(reloader, admin)
+    lifespan, retry = _lifespan(reloader, admin), reloader.retry_failed
+    if place is not None:
+        from indexrelay.service.workers import Worker
+
+        worker = Worker(place, post=page.post, retry=reloader.retry_failed)
+        lifespan, retry = worker.around(lifespan), worker.retry_everywhere
     if limits.writes:
         from indexrelay.service.writes import EntryWriter, closing, write_routes
 
@@ -91,15 +105,9 @@ def create_app(
         app.add_middleware(Authentication, tokens=tokens)
     if is_local:
         app.add_middleware(HostCheck, hosts=limits.hosts)
-    counts = QueryCounts()
-    observers: list[Observer] = [counts.observe]
-    if slow_query_ms is not None:
-        observers.append(slow_query_log(slow_query_ms))
     _add_health(app, reloader)
-    queries = Queries(reloader, limits, observers)
-    writes = WriteCounts()
-    _add_metrics(app, MetricsPage(reloader, counts, writes, lambda: queries.in_progress))
-    app.include_router(v1_routes(reloader, queries))
+    _add_metrics(app, page)
+    app.include_router(v1_routes(reloader, queries, retry))
     app.include_router(admin_routes(admin))
     if writer is not None and limits.writes:
         app.include_router(write_routes(writer, reloader, queries, writes), prefix=PREFIX)

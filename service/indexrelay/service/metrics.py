@@ -3,16 +3,19 @@
 Counting is done by hand, in a microsecond for each query: three additions under a lock. The library
 of Prometheus writes the page, when it is asked for; what is not counted is looked up only then.
 docs/metrics.md lists all of it.
+
+Where several workers answer at one address, whichever is asked gives the page of all of them:
+counters and histograms are sums, and of the gauges each is put together as its meaning wants.
 """
 
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from prometheus_client import generate_latest
 from prometheus_client.core import (
@@ -27,6 +30,9 @@ from indexrelay.reloaders import Reloader
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.service.queries import Observation
 
+if TYPE_CHECKING:  # most readers have no other workers
+    from indexrelay.service.workers import WorkerPlace
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS: Final = (
     *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
@@ -34,6 +40,8 @@ BUCKETS: Final = (
 )
 """Seconds: from a search of a graph to one of a scan over everything."""
 _STATUS: Final = Path("/proc/self/status")
+Samples: TypeAlias = tuple[tuple[str, tuple[tuple[str, str], ...], float], ...]
+"""Of one family of metrics: the name, the labels and the value of each."""
 
 
 @dataclass(slots=True)
@@ -146,6 +154,24 @@ class WriteCounts:
         yield durable
 
 
+_SUMMED: Final = frozenset({"counter", "histogram"})
+"""The types of what only grows: it counts for good, also of a worker that is gone."""
+_OF_WORKERS: Final[Mapping[str, Callable[[Iterable[float]], float]]] = {
+    "indexrelay_workers": sum,
+    "indexrelay_queries_in_progress": sum,
+    "indexrelay_newest_release": max,
+    "indexrelay_problems": max,
+    "indexrelay_component_load_failed": max,
+    "indexrelay_mapped_bytes": max,
+    "indexrelay_resident_bytes": sum,
+}
+"""What a gauge of all workers is; every other one is the least of them, so that it shows the worker
+that is furthest behind."""
+_SHARED: Final = ("of", "files")
+"""Pages that all of them have in memory once."""
+_Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
+
+
 class MetricsPage(Collector):
     """Everything on the page, at the moment when it is written."""
 
@@ -155,12 +181,22 @@ class MetricsPage(Collector):
         counts: QueryCounts,
         writes: WriteCounts,
         in_progress: Callable[[], int],
+        place: "WorkerPlace | None" = None,
     ) -> None:
-        """``in_progress`` gives how many queries run, or wait for a thread."""
+        """Nothing is counted here.
+
+        Args:
+            reloader: whose state is shown.
+            counts: of queries.
+            writes: of writes.
+            in_progress: gives how many queries run, or wait for a thread.
+            place: among the workers of one address; ``None``: this process is the only one.
+        """
         self._reloader = reloader
         self._counts = counts
         self._writes = writes
         self._in_progress = in_progress
+        self._place = place
 
     def to_bytes(self) -> bytes:
         """The page, in the text format of Prometheus.
@@ -172,6 +208,35 @@ class MetricsPage(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield each family of metrics."""
+        if self._place is None:
+            yield from self._own()
+            return
+        own = self.post(self._place)
+        notes = self._place.others()
+        for family in own:
+            counts_for_good = family.type in _SUMMED
+            others = [
+                note.families.get(family.name, ())
+                for note, lives in notes
+                if lives or counts_for_good
+            ]
+            yield _combined(family, others)
+
+    def post(self, place: "WorkerPlace") -> list[Metric]:
+        """Write down for the other workers what this one has counted, and return it."""
+        own: list[Metric] = []
+
+        def gather() -> tuple[bool, Mapping[str, Samples]]:
+            for family in self._own():
+                before = place.counted.get(family.name, ()) if family.type in _SUMMED else ()
+                own.append(_combined(family, [before]))
+            return self._reloader.ready, {each.name: _samples_of(each) for each in own}
+
+        place.post(gather)
+        return own
+
+    def _own(self) -> Iterator[Metric]:
+        """What this process has to say."""
         yield from self._counts.families()
         yield _gauge(
             "indexrelay_queries_in_progress",
@@ -179,6 +244,13 @@ class MetricsPage(Collector):
             self._in_progress(),
         )
         yield from self._writes.families()
+        yield _gauge("indexrelay_workers", "Processes that answer at this address.", 1)
+        replaces = self._place is not None and self._place.replaces_another
+        yield CounterMetricFamily(
+            "indexrelay_worker_restarts",
+            "Workers that took the place of one that had ended.",
+            value=replaces,
+        )
         state = self._reloader.state
         yield from self._releases(state)
         yield from self._components(state)
@@ -268,3 +340,19 @@ def _kilobytes(text: str) -> int:
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:
     return GaugeMetricFamily(name, documentation, value=value)
+
+
+def _combined(family: Metric, others: Iterable[Samples]) -> Metric:
+    """A family with what other workers have of it."""
+    how = sum if family.type in _SUMMED else _OF_WORKERS.get(family.name, min)
+    values: dict[_Key, list[float]] = {}
+    for name, labels, value in (*_samples_of(family), *(each for some in others for each in some)):
+        values.setdefault((name, labels), []).append(value)
+    combined = Metric(family.name, family.documentation, family.type)
+    for (name, labels), given in values.items():
+        combined.add_sample(name, dict(labels), max(given) if _SHARED in labels else how(given))
+    return combined
+
+
+def _samples_of(family: Metric) -> Samples:
+    return tuple((each.name, tuple(each.labels.items()), each.value) for each in family.samples)

@@ -359,10 +359,10 @@ def _getting(request: Request, read: Callable[[], EntriesRequest]) -> Ask[Entrie
 PREFIX: Final = "/v1"
 
 
-def v1_routes(reloader: Reloader, queries: Queries) -> APIRouter:
-    """All of them."""
+def v1_routes(reloader: Reloader, queries: Queries, retry: Callable[[], None]) -> APIRouter:
+    """All of them; ``retry`` lets what failed be retried."""
     router = APIRouter(prefix=PREFIX)
-    router.include_router(_reader_routes(reloader))
+    router.include_router(_reader_routes(reloader, retry))
     router.include_router(collection_routes(reloader))
     for of_components in (search_routes(queries), entry_routes(queries)):
         router.include_router(of_components, prefix="/components/{name}")
@@ -406,7 +406,7 @@ class Components(BaseModel):
     components: dict[str, Component]
 
 
-def _reader_routes(reloader: Reloader) -> APIRouter:
+def _reader_routes(reloader: Reloader, retry_failed: Callable[[], None]) -> APIRouter:
     """The routes about the reader itself: answered on the event loop, from memory."""
     router = APIRouter()
 
@@ -418,7 +418,7 @@ def _reader_routes(reloader: Reloader) -> APIRouter:
     @router.post("/retry", status_code=202, responses=refusals())
     async def retry(request: Request) -> Accepted:
         see_admin(request)
-        reloader.retry_failed()
+        retry_failed()
         return Accepted()
 
     @router.get("/components", responses=refusals())

@@ -13,7 +13,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
@@ -32,6 +32,9 @@ from indexrelay.service.connections import (
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection
 from indexrelay.streams.presence import host_name
+
+if TYPE_CHECKING:
+    from indexrelay.service.workers import WorkerPlace
 
 log = get_logger(__name__)
 
@@ -68,6 +71,8 @@ def serve(
     address: str | None = None,
     store: ArtifactStore | None = None,
     connection: Connection | None = None,
+    listener: socket.socket | None = None,
+    place: "WorkerPlace | None" = None,
 ) -> None:
     """Run the service until SIGTERM or SIGINT, in the foreground.
 
@@ -83,6 +88,9 @@ def serve(
             machine's name where it listens everywhere.
         store: see `Reloader`.
         connection: see `Reloader`.
+        listener: a socket that listens already, instead of ``host``, ``port`` and ``uds``.
+        place: of this process among the workers that take connections from ``listener``; ``None``:
+            there are no others.
 
     Raises:
         OpenAddressError: other machines reach the address, there are no tokens, and ``insecure``
@@ -92,7 +100,13 @@ def serve(
     """
     give_large_memory_back_at_once()
     may_be_open = insecure or bool(settings.http.tokens)
-    with listening(host, port or 0, uds, backlog=_BACKLOG, insecure=may_be_open) as listener:
+    with contextlib.ExitStack() as stack:
+        if listener is None:
+            listener = stack.enter_context(
+                listening(host, port or 0, uds, backlog=_BACKLOG, insecure=may_be_open)
+            )
+        elif not (may_be_open or is_local(listener)):
+            raise OpenAddressError(address_of(listener))
         reloader = Reloader(
             settings,
             reader_id=reader_id,
@@ -107,6 +121,7 @@ def serve(
                 limits,
                 is_local=is_local(listener) and listener.family != socket.AF_UNIX,
                 slow_query_ms=settings.reader.slow_query_ms,
+                place=place,
             ),
             http=Connections(limits).protocol,
             ws="none",
@@ -115,7 +130,8 @@ def serve(
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            backlog=ACCEPTED_AT_ONCE,
+            # One of several takes one connection, and leaves the next to whoever is free.
+            backlog=ACCEPTED_AT_ONCE if place is None else 1,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         )
         if not is_local(listener):
