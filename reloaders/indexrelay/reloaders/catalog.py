@@ -8,7 +8,7 @@ that was committed before that moment, and no clock of another machine is in it.
 
 import itertools
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -111,22 +111,36 @@ class CatalogAccess:
         """The last looks, the oldest first."""
         return self._looks.get(collection, ())
 
-    def request(self, request_id: str, components: Sequence[str], reason: str) -> None:
-        """Ask for a rebuild, if that can be written down, of what no person has paused."""
+    def request(
+        self, request_id: str, components: Collection[str], reason: str, *, full: bool = False
+    ) -> bool:
+        """Ask for a rebuild, if that can be written down, of what no person has paused.
+
+        Args:
+            request_id: a request that was written down under it already is not another one.
+            components: what to build.
+            reason: why, for people.
+            full: whether to build from scratch, and to check every file again.
+
+        Returns:
+            Whether the catalog has the request, or what it is for is paused.
+        """
         catalog = self.get()
         if catalog is None:
-            return
+            return False
         try:
             # A request by name is carried out whatever a person wants: this one is from none.
             paused = catalog.attempts.paused()
             wanted = [each for each in components if each not in paused]
             if not wanted:
-                return
-            catalog.inbox.request(request_id, components=wanted, reason=reason)
+                return True
+            is_new = catalog.inbox.request(request_id, components=wanted, reason=reason, full=full)
         except Exception as error:  # noqa: BLE001 - the state says that a rebuild is needed
             log.warning("rebuild.not_requested", reason=reason, error=f"{error}")
-        else:
+            return False
+        if is_new:
             log.info("rebuild.requested", request_id=request_id, reason=reason)
+        return True
 
     def close(self) -> None:
         """Close what was opened; safe twice."""

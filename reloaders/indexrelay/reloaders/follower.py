@@ -96,6 +96,11 @@ class Follower:
         """
         return None if self.store_view.error is not None else self._loader.retry_at
 
+    @property
+    def damaged(self) -> dict[str, str]:
+        """By component: the wanted version whose files are corrupt or missing; from any thread."""
+        return self._loader.damaged
+
     def report_corruption(self, corruption: Corruption) -> None:
         """Take up at the next look that something served is corrupt; from any thread."""
         self._corruption.put(corruption)

@@ -179,6 +179,11 @@ class Loader:
         self.retry_at: float | None = None
         """When a failed part may be retried, by the monotonic clock; ``None``: none may."""
 
+    @property
+    def damaged(self) -> dict[str, str]:
+        """By component: the wanted version whose files are corrupt or missing."""
+        return self._failures.damaged()
+
     def retry_all(self) -> None:
         """Let everything that failed be retried at the next look, however it failed."""
         if self._failures.retry_all():

@@ -30,6 +30,7 @@ from indexrelay.reloaders.follower import Follower, ReleaseWatch
 from indexrelay.reloaders.heartbeat import Heartbeat
 from indexrelay.reloaders.loader import Round, switch_interval
 from indexrelay.reloaders.presence import Link, Reporter
+from indexrelay.reloaders.recovery import Recovery
 from indexrelay.reloaders.scrubber import Scrubber
 from indexrelay.reloaders.snapshot import Current, Snapshot, SwapCallback
 from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
@@ -484,6 +485,12 @@ class Reloader:
                 report=self._follower.report_corruption,
                 wait=stopping.wait,
                 clock=self._clock,
+                recover=Recovery(
+                    self._catalog,
+                    damaged=lambda: self._follower.damaged,
+                    held=lambda: self._current.contents.held,
+                    clock=self._clock,
+                ).look,
             ).start()
 
     def _look(self, *, renew_presence: bool = False) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from indexrelay.schemas.clock import Clock, backoff_seconds
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.artifacts import ArtifactStore, BlobCorruptError, BlobMissingError
 from indexrelay.storage.errors import is_transient
 
 log = get_logger(__name__)
@@ -38,6 +38,8 @@ class Failure:
     """What the version's files looked like then."""
     retry_at: float | None
     """By the monotonic clock; ``None``: not as long as the files look like that."""
+    damaged: bool = False
+    """Whether a file of it is missing, or has other bytes than it should."""
 
     def due(self, now: float) -> bool:
         """Whether it is time to retry."""
@@ -76,8 +78,13 @@ class Failures:
             error=error_text(error),
             count=count,
             retry_at=self._clock.monotonic() + wait if is_transient(error) else None,
+            damaged=isinstance(error, (BlobCorruptError, BlobMissingError)),
         )
         return failure
+
+    def damaged(self) -> dict[str, str]:
+        """By component: the version whose files are corrupt or missing."""
+        return {name: each.version for name, each in [*self._failures.items()] if each.damaged}
 
     def succeeded(self, name: str) -> None:
         """A load of ``name`` succeeded."""

@@ -69,8 +69,12 @@ class Scrubber:
         report: Callable[[Corruption], None],
         wait: Wait,
         clock: Clock,
+        recover: Callable[[], None] | None = None,
     ) -> None:
-        """Check what ``contents()`` gives, and ``report`` corruption: once at every look."""
+        """Check what ``contents()`` gives, and ``report`` corruption: once at every look.
+
+        ``recover`` is called after each look; see `indexrelay.reloaders.recovery`.
+        """
         self._store = store
         self._poll_seconds = settings.poll_seconds
         self._interval_seconds = settings.scrub_interval_seconds
@@ -79,6 +83,7 @@ class Scrubber:
         self._report = report
         self._wait = wait
         self._clock = clock
+        self._recover = recover
         self._logged_error = ""
         self._overdue = False
         self._next_look = 0.0
@@ -107,6 +112,8 @@ class Scrubber:
                 self._log_error(error)
             for ref in served.manifest.files.values():
                 self._look_at(served, ref)
+        if self._recover is not None:
+            self._recover()
 
     def scrub(self) -> None:
         """Hash what this host has not hashed for an interval, unless another reader does.

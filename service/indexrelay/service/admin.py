@@ -30,6 +30,7 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import LiveState, ReaderState
+from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import VersionManifest
 from indexrelay.service.bodies import JSON, RebuildRequest, read_body
 from indexrelay.service.collections import Answering, CollectionFacts, collections_of
@@ -75,9 +76,10 @@ class ComponentStatus(Answering):
     """Entries beside its base, or changed since its last full build, as a share of all."""
     condition: Condition | None = None
     """What is released of it, against what is declared and committed; null: unknown here."""
-    recovery: Literal["earlier_version", "rebuild"] | None = None
-    """Where the released version cannot be loaded: an earlier one that is whole serves instead, or
-    none is, and it is built from the entries; null: there is nothing to recover from."""
+    recovery: Literal["earlier_version", "text_search", "rebuild"] | None = None
+    """Where the released version cannot be loaded, it is built from the entries, and until then an
+    earlier one that is whole serves instead; or none is, and searches by text are answered by
+    another component; or by none; null: there is nothing to recover from."""
     error: str | None = None
     """Why it cannot."""
 
@@ -200,7 +202,7 @@ class IndexAdmin:
             )
         with reloader.acquire() as snapshot:
             collections = {
-                name: _status_of(name, facts, snapshot, state, verdict, problems)
+                name: _status_of(name, facts, snapshot, state, reloader.settings, verdict, problems)
                 for name, facts in listed.collections.items()
             }
         return IndexStatus(
@@ -245,11 +247,12 @@ def _status_of(
     facts: CollectionFacts,
     snapshot: Snapshot,
     state: ReaderState,
+    settings: Settings,
     verdict: Verdict | None,
     problems: Iterable[Problem],
 ) -> CollectionStatus:
     components = {
-        each: _component_status(each, answering, snapshot, state, verdict)
+        each: _component_status(each, answering, snapshot, state, settings, verdict)
         for each, answering in facts.components.items()
     }
     subjects = {name, *components}
@@ -285,6 +288,7 @@ def _component_status(
     answering: Answering,
     snapshot: Snapshot,
     state: ReaderState,
+    settings: Settings,
     verdict: Verdict | None,
 ) -> ComponentStatus:
     known = None if verdict is None else verdict.components.get(name)
@@ -296,7 +300,7 @@ def _component_status(
         "error": error,
     }
     if error is not None:
-        found["recovery"] = "earlier_version" if name in snapshot else "rebuild"
+        found["recovery"] = _recovery_of(name, snapshot, settings)
     if name not in snapshot:
         return ComponentStatus(**found)
     manifest = snapshot.manifest(name)
@@ -306,6 +310,15 @@ def _component_status(
         persisted_at=manifest.created_at,
         **layers_of(snapshot.released(name), manifest),
     )
+
+
+def _recovery_of(name: str, snapshot: Snapshot, settings: Settings) -> str:
+    """What answers in place of a version that cannot be loaded."""
+    if name in snapshot:
+        return "earlier_version"
+    from indexrelay.service.texts import stand_in
+
+    return "rebuild" if stand_in(snapshot, settings, name, ()) is None else "text_search"
 
 
 def layers_of(served: Any, manifest: VersionManifest) -> dict[str, float]:

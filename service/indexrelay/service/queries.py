@@ -190,6 +190,8 @@ class Ask(Generic[QuestionT]):
     answer: "Callable[[Lent, QuestionT], Answered | Asking]"
     """Asks the component; what yields may go on in another turn, on another thread, and not before
     vectors have come that it yields."""
+    words: Callable[[QuestionT], "tuple[QuestionT, Sequence[Search]] | None"] | None = None
+    """The same question by its words alone, and its searches; ``None``: it has none."""
 
 
 Asking: TypeAlias = "Generator[QueryVectors | None, None, Answered]"
@@ -303,14 +305,23 @@ class Queries:
         found: dict[str, Any],
     ) -> _Steps:
         """Ask the component; ``found`` gets what may be observed of it, and its session token."""
+        degraded: str | None = None
         with self._reloader.acquire() as now:
+            if component not in now and (other := self._stand_in(now, component, ask, forced)):
+                degraded = f"{component} cannot be served: found by words alone"
+                component = other
             _of(now, component, names_others=forced is None)
             found |= {"component": component, "version": now.versions[component]}
         question, consistency = ask.read()
+        if degraded is not None and ask.words is not None and (by_words := ask.words(question)):
+            question, _ = by_words
         snapshot, wait = yield from self._snapshot(component, consistency)
         with snapshot:
             served = _of(snapshot, component, names_others=forced is None)
             answering = self._answering(snapshot, component)
+            if degraded is not None:
+                reasons = "; ".join(filter(None, (answering.reason, degraded)))
+                answering = replace(answering, degraded=True, reason=reasons)
             found |= {"version": answering.version, "session": answering.session}
             lent = Lent(
                 served=served,
@@ -331,6 +342,29 @@ class Queries:
             if answered.session is not None:
                 found["session"] = answered.session
             return answered.body
+
+    def _stand_in(
+        self,
+        now: Snapshot,
+        component: str,
+        ask: Ask[Any],
+        forced: Mapping[str, Any] | None,
+    ) -> str | None:
+        """What answers in place of a component that could not be loaded; ``None``: nothing does.
+
+        Raises what reading the question does.
+        """
+        state = self._reloader.state.components.get(component)
+        if ask.words is None or state is None or state.error is None:
+            return None
+        by_words = ask.words(ask.read()[0])
+        if by_words is None:
+            return None
+        from indexrelay.service.texts import stand_in
+
+        _, searches = by_words
+        filtered = forced is not None
+        return stand_in(now, self._reloader.settings, component, searches, filtered=filtered)
 
     def _snapshot(
         self, component: str, asked: Consistency | None

@@ -19,6 +19,7 @@ batch that cannot be answered has a problem in its place.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
@@ -75,6 +76,8 @@ if TYPE_CHECKING:  # needed where a collection has an embedder
 _ANSWERED: Final[tuple[type[Exception], ...]] = (*HTTP_ERRORS, NotFilteredError)
 """Errors of one search that are told in its place."""
 _ASKED: Final = refusals(404, 415, 422)
+_OF_BOTH: Final = frozenset({"weights", "fusion", "rrf_k", "rerank"})
+"""Options that say something of words and vectors together."""
 
 
 class BatchAnswer(BaseModel):
@@ -104,7 +107,7 @@ def search_routes(queries: Queries) -> APIRouter:
             vector = read_vectors(body, 1)[0]
             return Search.by_vector(vector, options), consistency_of(options, request)
 
-        ask = Ask(read=read, answer=_searched)
+        ask = Ask(read=read, answer=_searched, words=_in_words)
         return await queries.answer(request, name, "search", ask)
 
     @router.post(
@@ -125,10 +128,27 @@ def search_routes(queries: Queries) -> APIRouter:
             searches = [Search.by_vector(vector, options) for vector in vectors]
             return searches, consistency_of(options, request)
 
-        ask = Ask(read=read, answer=_searched_many)
+        ask = Ask(read=read, answer=_searched_many, words=_all_in_words)
         return await queries.answer(request, name, "batch", ask)
 
     return router
+
+
+def _in_words(asked: Search) -> tuple[Search, Sequence[Search]] | None:
+    """A search by its text alone; ``None``: it has none."""
+    if asked.text is None:
+        return None
+    options = {name: each for name, each in asked.options.items() if name not in _OF_BOTH}
+    by_words = replace(asked, vector=None, options=options)
+    return by_words, (by_words,)
+
+
+def _all_in_words(
+    asked: Sequence[Search],
+) -> tuple[Sequence[Search], Sequence[Search]] | None:
+    found = [_in_words(each) for each in asked]
+    searches = [each for each, _ in filter(None, found)]
+    return (searches, searches) if len(searches) == len(found) else None
 
 
 def _searched(lent: Lent, asked: Search) -> Asking:

@@ -9,24 +9,32 @@ embedder keeps no thread from other searches. What comes of it decides how a sea
   and which has to be as fresh as was asked. Where nothing does, there is no answer now (503).
 
 A component that finds words alone is asked as ever, and nothing of it is less. No file of this is
-entered where no collection has an embedder.
+entered where no collection has an embedder, and every component is served that is asked.
+
+A component that cannot be loaded, and of which no earlier version can, either, answers searches by
+text in the same way: another one of its collection finds the words, until there is a new version.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from indexrelay.components.embedder import Embedder, Embedders, Embedding, TextFailure
 from indexrelay.schemas.errors import EmbeddingError
+from indexrelay.schemas.versions import root_collections
 from indexrelay.service.dispatch import Search, arms_of, takes_options
 from indexrelay.storage.entries import Vectors
 
 if TYPE_CHECKING:
     from indexrelay.reloaders import Snapshot
+    from indexrelay.schemas.settings import Settings
 
-_WORDS_ALONE = "text_index"
+_WORDS_ALONE: Final = "text_index"
 """A kind that finds words, and no vectors."""
+_VECTORS: Final = "vector_index"
+"""A kind that takes texts where its collection has an embedder."""
+_TAKE_TEXTS: Final = frozenset({_WORDS_ALONE, "search"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +150,42 @@ def route(
     return replace(asked, component=other, served=snapshot[other], degraded=degraded)
 
 
+def stand_in(
+    snapshot: "Snapshot",
+    settings: "Settings",
+    component: str,
+    searches: Sequence[Search],
+    *,
+    filtered: bool = False,
+) -> str | None:
+    """Which component finds the words of searches that ask one that cannot be served.
+
+    Args:
+        snapshot: what is served.
+        settings: what is declared.
+        component: what was asked for.
+        searches: each has a text.
+        filtered: as of `route`.
+
+    Returns:
+        ``None``: none does, or the one that was asked takes no texts.
+    """
+    declared = settings.components.get(component)
+    if declared is None:
+        return None
+    collections = root_collections(component, settings.components)
+    if len(collections) != 1:
+        return None
+    [collection] = collections
+    embedder = settings.collections[collection].embedder
+    if declared.kind not in _TAKE_TEXTS and (declared.kind != _VECTORS or embedder is None):
+        return None
+    options = {"filter"} if filtered else set[str]()
+    return _finds_words(
+        snapshot, collection, options.union(*(each.options for each in searches)), lambda _: True
+    )
+
+
 def _found_by_words(
     snapshot: "Snapshot",
     component: str,
@@ -151,6 +195,17 @@ def _found_by_words(
     """Another component of the same collection that finds words, takes these options, and is as
     fresh as the answer has to be."""
     [collection] = snapshot.manifest(component).covers
+    return _finds_words(snapshot, collection, options, suffices)
+
+
+def _finds_words(
+    snapshot: "Snapshot",
+    collection: str,
+    options: AbstractSet[str],
+    suffices: Callable[[str], bool],
+) -> str | None:
+    """A component of this collection alone that finds words, takes these options, and is as fresh
+    as the answer has to be."""
     for name in sorted(snapshot, key=lambda each: (snapshot.manifest(each).kind, each)):
         served = snapshot[name] if [*snapshot.manifest(name).covers] == [collection] else None
         if "text" in arms_of(served) and takes_options(served, options) and suffices(name):
