@@ -45,8 +45,9 @@ CAVEATS = """\
 - A graph answers in 40 to 60 µs. What surrounds a query is its check (1 µs), the call of FAISS, ten
   ids out of a mapped file (3) and ten hits (2). Bare FAISS's own Python function takes 4, which
   ours goes past.
-- 64 vectors at a time: both sides make one call of FAISS. Ours then makes 640 hits of it, or arrays
-  of ids and scores.
+- 64 vectors at a time: both sides make one call of FAISS. Ours then reads 640 ids out of the file;
+  hits are made of them when somebody reads them, which "read" does (id and score of each), or at
+  once arrays of ids and scores.
 - Instructions are those that callgrind counts of one query; they are the same in every run, and say
   nothing about how long memory is waited for.
 - Real embeddings are static word vectors of docstrings and their sentences (256 dimensions,
@@ -193,6 +194,14 @@ def ours_together(version: Version) -> Contender:
     return _blocks(version.served.search_many, version.queries)
 
 
+def read_together(version: Version) -> Contender:
+    search_many = version.served.search_many
+    return _blocks(
+        lambda block: [(hit.id, hit.score) for hits in search_many(block) for hit in hits],
+        version.queries,
+    )
+
+
 def arrays_together(version: Version) -> Contender:
     return _blocks(version.served.search_arrays, version.queries)
 
@@ -250,6 +259,7 @@ def measure(asked: Asked) -> Findings:
         graphs = [name for name in versions if name.startswith("HNSW")]
         for name in graphs:
             contenders[f"{name}, {AT_A_TIME} at a time"] = ours_together(versions[name])
+            contenders[f"{name}, {AT_A_TIME} at a time, read"] = read_together(versions[name])
             contenders[f"{name}, {AT_A_TIME} at a time, arrays"] = arrays_together(versions[name])
             contenders[f"{name}, {AT_A_TIME} at a time, bare"] = bare_together(versions[name])
         rounds = interleaved(contenders, rounds=asked.rounds, say=asked.say)
@@ -281,10 +291,10 @@ def measure(asked: Asked) -> Findings:
                             f"{name}, {AT_A_TIME} at a time{form}",
                             f"{name}, {AT_A_TIME} at a time, bare",
                         ),
-                        target=at_least(0.95),
+                        target=None if form == ", read" else at_least(0.95),
                     )
                     for name in graphs
-                    for form in ("", ", arrays")
+                    for form in ("", ", read", ", arrays")
                 ),
                 *(_instructions(name, versions[name], Path(folder), asked) for name in graphs),
                 Figure(

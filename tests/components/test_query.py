@@ -1,6 +1,7 @@
 """What a search gives besides its hits, and the checks of what is asked."""
 
 import json
+import pickle
 from dataclasses import fields
 from typing import Any
 
@@ -16,6 +17,7 @@ from indexrelay.components.query import (
     Explanation,
     Hits,
     Layer,
+    ManyHits,
     QueryOptions,
     Stage,
     Stopwatch,
@@ -30,6 +32,31 @@ def test_hits_are_a_list_that_may_be_explained() -> None:
     assert hits.explanation is None
     hits.explanation = Explanation(plan="unfiltered")
     assert Hits().explanation is None, "of one query, not of all"
+
+
+def test_the_hits_of_many_queries_are_made_when_they_are_read_and_once() -> None:
+    made: list[int] = []
+
+    def make(query: int) -> Hits:
+        made.append(query)
+        return Hits([Hit(f"of {query}", 1.0, None)])
+
+    many = ManyHits(4, make)
+    assert len(many) == 4
+    assert made == []
+    assert many[-1] == [Hit("of 3", 1.0, None)]
+    assert many[3] is many[-1]
+    assert many[1:3] == [[Hit("of 1", 1.0, None)], [Hit("of 2", 1.0, None)]]
+    assert made == [3, 1, 2]
+    with pytest.raises(IndexError):
+        many[4]
+    expected = [[Hit(f"of {query}", 1.0, None)] for query in range(4)]
+    assert many == expected
+    assert many != expected[:3]
+    assert pickle.loads(pickle.dumps(many)) == expected  # noqa: S301 - our own bytes
+    assert repr(many) == repr(expected)
+    assert made == [3, 1, 2, 0]
+    assert not ManyHits(0, make)
 
 
 def test_an_explanation_is_json_without_what_is_not_known() -> None:

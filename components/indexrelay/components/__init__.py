@@ -31,7 +31,7 @@ from indexrelay.components.kind import (
     equal,
     judge,
 )
-from indexrelay.components.query import EntriesServed, Entry, Explanation, Hits, Page
+from indexrelay.components.query import EntriesServed, Entry, Explanation, Hits, ManyHits, Page
 from indexrelay.components.registry import check_kind, kind_class, kind_of
 from indexrelay.components.served import (
     Closable,
@@ -69,6 +69,7 @@ __all__ = [
     "Job",
     "Kind",
     "KindParameters",
+    "ManyHits",
     "Page",
     "PreviousVersion",
     "Served",

@@ -4,8 +4,9 @@ Callers give options by name (`TextKeywords`, `VectorKeywords`). They are checke
 frozen value of them goes through all steps of a search (`QueryOptions`).
 
 `Hits` are a list, so that nothing changes for who only reads hits; with ``explain=True`` they carry
-an `Explanation`. `Entry` and `Page` are the answers of ``get`` and ``scroll``. `Stopwatch` measures
-the stages of a query that is explained; a query that is not makes none.
+an `Explanation`. `ManyHits` are those of several queries, made when they are read. `Entry` and
+`Page` are the answers of ``get`` and ``scroll``. `Stopwatch` measures the stages of a query that is
+explained; a query that is not makes none.
 """
 
 import math
@@ -14,7 +15,18 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from time import perf_counter
-from typing import Any, ClassVar, Final, Protocol, Self, TypedDict, runtime_checkable
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Generic,
+    Protocol,
+    Self,
+    TypedDict,
+    TypeVar,
+    overload,
+    runtime_checkable,
+)
 
 from indexrelay.components.errors import InvalidQueryError
 from indexrelay.components.served import Hit, Served, checked_k
@@ -252,6 +264,51 @@ class Hits(list[Hit]):
     """How it was answered; ``None``: ``explain`` was not asked for."""
     degraded: str | None = None
     """Why the answer is less than what was asked for; ``None``: it is not."""
+
+
+HitsT = TypeVar("HitsT", bound=Hits)
+
+
+class ManyHits(Sequence[HitsT], Generic[HitsT]):
+    """The hits of each of several queries, in the order of the queries.
+
+    Those of a query are made when they are first read, and stay the same afterwards. All that they
+    are made of was read before, so they outlive the version that was searched.
+    """
+
+    __slots__ = ("_made", "_make")
+
+    def __init__(self, queries: int, make: Callable[[int], HitsT]) -> None:
+        """Let ``make`` give the hits of each of so many queries, by its number."""
+        self._made: list[HitsT | None] = [None] * queries
+        self._make = make
+
+    def __len__(self) -> int:
+        """How many queries there were."""
+        return len(self._made)
+
+    @overload
+    def __getitem__(self, query: int) -> HitsT: ...
+    @overload
+    def __getitem__(self, query: slice) -> list[HitsT]: ...
+    def __getitem__(self, query: int | slice) -> HitsT | list[HitsT]:
+        if isinstance(query, slice):
+            return [self[each] for each in range(len(self))[query]]
+        made = self._made[query]
+        if made is None:
+            made = self._made[query] = self._make(range(len(self))[query])
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ManyHits | list) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+    def __reduce__(self) -> tuple[type[list[HitsT]], tuple[list[HitsT]]]:
+        return list, (list(self),)
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ HTTP service is `indexrelay.service`.
 """
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
-from indexrelay.components.query import Entry, Explanation, Hits, Page
+from indexrelay.components.query import Entry, Explanation, Hits, ManyHits, Page
 from indexrelay.components.served import Hit
 from indexrelay.reloaders.consistency import Consistency
 from indexrelay.reloaders.errors import (
@@ -33,6 +33,7 @@ __all__ = [
     "InvalidFilterError",
     "InvalidQueryError",
     "KindNotAllowedError",
+    "ManyHits",
     "NotFreshError",
     "Page",
     "Reloader",

@@ -79,7 +79,20 @@ def test_ids_are_read_from_cells_as_they_are_from_the_text(
     drawn = data.draw(st.lists(st.integers(0, len(ids) - 1), min_size=1, max_size=90))
     expected = [ids[row] for row in drawn]
     assert table.many(np.array(drawn)) == table.many(drawn) == expected
+    start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(drawn))] * 2)))
+    assert table.taken(np.array(drawn))[start:end] == expected[start:end]
     assert [table.row(each) for each in ids] == [table.row(each) for each in table]
+
+
+def test_ids_that_were_taken_are_there_when_the_file_is_closed(tmp_path: Path) -> None:
+    table = IdTable.write(tmp_path / "ids", [f"id-{row}" for row in range(100)])
+    taken = table.taken(np.array([99, 7, 8, 8]))
+    assert not isinstance(taken, list), "each would be made, though nobody asks for it"
+    with pytest.raises(IndexError):
+        table.taken(np.array([100]))
+    table.close()
+    assert taken[:] == ["id-99", "id-7", "id-8", "id-8"]
+    assert taken[1:1] == []
 
 
 @on_disk
@@ -134,6 +147,8 @@ def test_a_cell_with_another_text_than_its_row_is_found_by_the_full_check(tmp_pa
     path.write_bytes(raw[:-4] + b"\xff-1\0")
     with pytest.raises(CorruptFileError, match="not UTF-8"):
         IdTable(path).many([2])
+    with pytest.raises(CorruptFileError, match="not UTF-8"):
+        IdTable(path).taken(np.array([2]))
     with pytest.raises(IndexError):
         IdTable(path).many([3])
 

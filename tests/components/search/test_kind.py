@@ -43,6 +43,8 @@ def test_a_version_has_the_files_and_the_gates_of_both_halves(tmp_path: Path) ->
     ]
     assert both.built.entries == snapshot.count
     assert both.built.counts == {"texts": 200, "payloads": 200}
+    columns = [both.files[f"{half}.fields.columns"].read_bytes() for half in ("vector", "text")]
+    assert columns[0] == columns[1], "a store keeps them once, under one digest"
 
 
 def test_what_a_library_reads_unchecked_is_sandboxed_under_its_name_in_the_version() -> None:

@@ -227,10 +227,12 @@ def test_hits_outlive_the_version_that_they_came_from(tmp_path: Path) -> None:
     source = make_snapshot(clustered(50, 4), payloads=['{"n": 1}'] * 50)
     index = open_index(tmp_path, source)
     hits = index.search([1, 2, 3, 4])
+    many = index.search_many([[1, 2, 3, 4]])
     index.close()
     gc.collect()
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
     assert [hit.payload for hit in hits] == [{"n": 1}] * 10
+    assert many == [hits]
 
 
 def test_threads_get_the_answers_that_one_thread_gets(tmp_path: Path) -> None:

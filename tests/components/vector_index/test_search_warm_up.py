@@ -132,5 +132,5 @@ def test_a_version_is_loaded_while_the_last_one_is_asked(tmp_path: Path) -> None
             last.search(VECTORS[3])
             return VECTORS[0][key]
 
-    last._asked.append(AskedMeanwhile())  # type: ignore[arg-type]
+    last._recent.append(AskedMeanwhile())  # type: ignore[arg-type]
     assert len(last.recent_queries) == 4

@@ -15,7 +15,12 @@ from typing import Any, Self, cast, overload
 import numpy as np
 
 from indexrelay.components.errors import CorruptFileError, UnknownEntryError
-from indexrelay.components.formats.string_table import Rows, StringTable, StringTableWriter
+from indexrelay.components.formats.string_table import (
+    CellTexts,
+    Rows,
+    StringTable,
+    StringTableWriter,
+)
 from indexrelay.components.served import parsed_payload
 
 _BLOCK = 4096
@@ -76,6 +81,11 @@ class IdTable(Sequence[str]):
         if self._has_missing and None in ids:
             raise CorruptFileError(self._table.path, "an id is missing")
         return cast("list[str]", ids)
+
+    def taken(self, rows: Rows) -> list[str] | CellTexts:
+        """The ids of ``rows``, as `many` gives them; their texts are made slice by slice where the
+        file allows it."""
+        return self._table.cell_texts(rows) or self.many(rows)
 
     def copy(self, writer: StringTableWriter, rows: slice) -> None:
         """Append ``rows`` (from start to stop) to another table, as they are."""

@@ -30,7 +30,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Self
+from typing import Any, BinaryIO, Final, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,6 +262,22 @@ class StringTable(Closable):
         except UnicodeDecodeError as error:
             raise CorruptFileError(self.path, "a row is not UTF-8") from error
 
+    def cell_texts(self, rows: Rows) -> "CellTexts | None":
+        """The texts of ``rows``, read but not yet made; ``None``: only `many` gives them.
+
+        Raises:
+            IndexError: there is no such row.
+            CorruptFileError: one of them is not UTF-8.
+        """
+        if self._cells is None:
+            return None
+        cells = self._cells[rows]
+        try:
+            together = cells.tobytes().decode()
+        except UnicodeDecodeError as error:
+            raise CorruptFileError(self.path, "a row is not UTF-8") from error
+        return CellTexts(together, cells.itemsize) if together.isascii() else None
+
     def bytes_of(self, rows: Rows | Sequence[int]) -> int:
         """How many bytes ``rows`` have, as the file says."""
         bounds = self._bounds
@@ -423,18 +439,44 @@ class StringTable(Closable):
         return None if self._nulls is not None and self._nulls[row >> 3] >> (row & 7) & 1 else b""
 
 
-def _decoded(cells: NDArray[np.bytes_]) -> list[str | None]:
-    """The texts of some cells.
+class CellTexts:
+    """The texts of some cells, all of ASCII: a slice makes the texts in it.
 
-    Decoded together and split at the zeros that end them, they take two thirds of the time of one
-    after another. Where texts are shorter than the longest there are pieces without a byte between
-    them, and so is what lies behind the last zero.
+    They were read, and hold no map. Who needs a few of many pays for these only.
     """
-    texts: list[str | None] = [*cells.tobytes().decode().split("\0")]
+
+    __slots__ = ("_cell_size", "_together")
+
+    def __init__(self, together: str, cell_size: int) -> None:
+        self._together = together
+        self._cell_size = cell_size
+
+    def __getitem__(self, part: slice) -> list[str]:
+        size = self._cell_size
+        start, stop, _ = part.indices(len(self._together) // size)
+        wanted = self._together[start * size : stop * size]
+        return _split(wanted, stop - start) or [
+            wanted[each : each + size].rstrip("\0") for each in range(0, len(wanted), size)
+        ]
+
+
+def _decoded(cells: NDArray[np.bytes_]) -> list[str | None]:
+    """The texts of some cells: decoded together they take two thirds of the time of one by one."""
+    texts = _split(cells.tobytes().decode(), len(cells)) or [*map(bytes.decode, cells.tolist())]
+    return cast("list[str | None]", texts)
+
+
+def _split(together: str, count: int) -> list[str]:
+    """The texts of ``count`` cells, at the zeros that end them; none where one of them is empty.
+
+    Where texts are shorter than the longest there are pieces without a letter between them, and so
+    is what lies behind the last zero.
+    """
+    texts = together.split("\0")
     texts.pop()
-    if len(texts) != len(cells):
+    if len(texts) != count:
         texts = [*filter(None, texts)]
-    return texts if len(texts) == len(cells) else [*map(bytes.decode, cells.tolist())]
+    return texts if len(texts) == count else []
 
 
 def in_cells(text: bytes, lengths: Rows, cell_bytes: int) -> NDArray[np.uint8] | None:

@@ -33,6 +33,7 @@ from indexrelay.components.query import (
     Explanation,
     FilterObject,
     Hits,
+    ManyHits,
     Page,
     QueryOptions,
     Stopwatch,
@@ -272,12 +273,12 @@ class HybridSearch(Closable):
         k: int = 10,
         filter: FilterObject | None = None,  # noqa: A002 - its name
         max_payload_bytes: int | None = None,
-    ) -> list[HybridHits]:
+    ) -> ManyHits[HybridHits]:
         """The nearest entries to each of ``vectors``; see `VectorSearch.search_many`."""
         found = self.by_vector.search_many(
             vectors, k=k, filter=filter, max_payload_bytes=max_payload_bytes
         )
-        return [_of_one("vector", hits) for hits in found]
+        return ManyHits(len(found), lambda query: _of_one("vector", found[query]))
 
     def search_arrays(
         self, vectors: ArrayLike, *, k: int = 10

@@ -47,8 +47,8 @@ class VectorEntries:
         Raises:
             InvalidFilterError: the filter cannot be answered.
         """
-        asked = self.contents.columns.parse(filter)
-        return len(self.contents if asked is None else self.contents.columns.matches(asked))
+        condition = self.contents.columns.parse(filter)
+        return len(self.contents if condition is None else self.contents.columns.matches(condition))
 
     def get(
         self,
@@ -69,10 +69,10 @@ class VectorEntries:
             InvalidQueryError: ``ids`` is no list of ids, or the payloads have more bytes than
                 ``max_payload_bytes``.
         """
-        wanted, asked = checked_ids(ids), self.contents.columns.parse(filter)
+        wanted, condition = checked_ids(ids), self.contents.columns.parse(filter)
         rows = [self.contents.find(each) for each in wanted]
-        if asked is not None:
-            matches = self.contents.columns.matches(asked)
+        if condition is not None:
+            matches = self.contents.columns.matches(condition)
             is_among = np.concatenate([matches.base.mask, matches.delta.mask])
             rows = [None if row is None or not is_among[row] else row for row in rows]
         there = np.array([row for row in rows if row is not None], dtype=np.int64)
@@ -103,14 +103,14 @@ class VectorEntries:
             InvalidQueryError: another argument cannot be.
         """
         limit, ids = checked_limit(limit), self.contents.ids
-        asked = self.contents.columns.parse(filter)
+        condition = self.contents.columns.parse(filter)
         behind = checked_after(after)
         first = 0 if behind is None else _place_behind(ids, behind)
-        if asked is None:
+        if condition is None:
             end = min(first + limit, len(ids))
             positions, more = np.arange(first, end), end < len(ids)
         else:
-            matching = self._positions(self.contents.columns.matches(asked))
+            matching = self._positions(self.contents.columns.matches(condition))
             begin = int(np.searchsorted(matching, first))
             positions, more = matching[begin : begin + limit], begin + limit < len(matching)
         found = ids.many(positions)

@@ -26,7 +26,7 @@ from indexrelay.components.errors import CorruptFileError, UnknownEntryError
 from indexrelay.components.formats.entry_tables import IdTable, PayloadTable
 from indexrelay.components.formats.field_columns import FieldColumns
 from indexrelay.components.formats.mapped_array import mapped_array
-from indexrelay.components.formats.string_table import Rows, listed
+from indexrelay.components.formats.string_table import CellTexts, Rows, listed
 from indexrelay.components.layered import IDS, LayeredIds, among
 from indexrelay.components.matches import FilterColumns
 from indexrelay.components.served import Closable
@@ -169,6 +169,10 @@ class Contents(Closable):
         if delta is None:
             return self.base.ids.many(rows)
         return self._of_both(self.base.ids.many, delta.many, rows)
+
+    def ids_taken(self, rows: Rows) -> list[str] | CellTexts:
+        """The ids of ``rows``: slices of them are lists; see `IdTable.taken`."""
+        return self.base.ids.taken(rows) if self.ids.delta is None else self.ids_of(rows)
 
     def payloads_of(self, rows: Rows | Sequence[int]) -> list[Any]:
         """The parsed payloads of ``rows``."""
