@@ -15,7 +15,7 @@ from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.components.live.graph import GraphSizes
 from indexrelay.components.live.rows import LiveRows, LiveView
 from indexrelay.components.live.vectors import LiveVectorSearch, ReleasedVectors
-from indexrelay.components.query import Hits
+from indexrelay.components.query import Hits, ManyHits
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.schemas.filters import FieldType, InvalidFilterError, parse_filter
@@ -297,7 +297,7 @@ def test_no_more_payloads_of_the_version_are_read_than_candidates_may_have(
     served, limits = changed(bench, {"n0": (0, None)}), []
     search_many = VectorSearch.search_many
 
-    def ask(self: VectorSearch, vectors: Vectors, **options: Any) -> list[Hits]:
+    def ask(self: VectorSearch, vectors: Vectors, **options: Any) -> ManyHits[Hits]:
         limits.append(options.get("max_payload_bytes"))
         return search_many(self, vectors, **options)
 
