@@ -22,6 +22,7 @@ from indexrelay.components.kind import Kind
 from indexrelay.components.registry import GROUP, kind_class
 from indexrelay.schemas.backups import BackupSettings
 from indexrelay.schemas.documents import json_schema_of
+from indexrelay.schemas.schedules import ScheduleSettings
 from indexrelay.schemas.settings import (
     ArtifactSettings,
     CatalogSettings,
@@ -72,6 +73,7 @@ _TABLES: Final[tuple[tuple[str, type[BaseModel] | type[Kind[Any, Any]]], ...]] =
     ("`[http]`", HttpSettings),
     ("`[http.tokens.NAME]`", TokenSettings),
     ("`[backups]`", BackupSettings),
+    ("`[schedules.NAME]`", ScheduleSettings),
     ("`[log]`", LogSettings),
 )
 _LIMITS: Final = {

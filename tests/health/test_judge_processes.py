@@ -16,6 +16,7 @@ from indexrelay.schemas.messages import (
     LiveStatus,
     LoadOutcome,
 )
+from indexrelay.schemas.schedules import ScheduleSettings
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, ReaderSettings
 from tests.health.healthy_facts import (
     DEFINITIONS,
@@ -53,6 +54,13 @@ CASES: Cases = {
         Code.NO_REBUILDER,
         "no rebuilder is running",
         "indexrelay rebuilder",
+        Actor.PERSON,
+    ),
+    "schedule without an operator": (
+        {"schedules": {"weekly": ScheduleSettings(cron="0 2 * * 0")}},
+        Code.SCHEDULE_OVERDUE,
+        "no operator looks at schedule weekly, as it is declared",
+        "indexrelay operator",
         Actor.PERSON,
     ),
     "no reader": (

@@ -31,6 +31,7 @@ from indexrelay.schemas.messages import ReaderState, RebuilderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.audit import AuditAction, AuditLog, AuditValue
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
@@ -101,6 +102,10 @@ class Installation:
             connection=lambda: self.connection,
             clock=SystemClock(),
         )
+
+    def audit(self, action: AuditAction, *, subject: str | None = None, **of: AuditValue) -> None:
+        """Record in this host's audit log what the person who types had done."""
+        AuditLog.of(self.settings).record(action, who=person(), subject=subject, **of)
 
     def close(self) -> None:
         """Close what was opened; safe twice."""

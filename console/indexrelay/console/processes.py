@@ -175,6 +175,16 @@ def rebuilder_child(shared: RoleSettings) -> Child:
     )
 
 
+def operator_child(shared: RoleSettings) -> Child:
+    """The operator."""
+    return Child(
+        "operator",
+        ["operator", *shared.options],
+        environ=shared.environ,
+        log=shared.log("operator"),
+    )
+
+
 def reader_child(
     shared: RoleSettings, reader_id: str, *, socket: Path | None = None, port: int | None = None
 ) -> Child:

@@ -208,7 +208,9 @@ def failing(installation: Installation, component: str) -> Failing | None:
         failed_at=attempt.failed_at,
         error=attempt.error,
         transient=attempt.transient,
-        retry_at=RetryPolicy.of(installation.settings.rebuilder).retry_at(attempt),
+        retry_at=RetryPolicy.of(
+            installation.settings.rebuilder, installation.settings.components
+        ).retry_at(attempt),
     )
 
 

@@ -379,7 +379,7 @@ def _undeclared(name: str, facts: Facts) -> Problem:
 
 def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Problem:
     serving = "the last good version serves" if health.version else "nothing serves it"
-    what = f"{name} {_failing(health)}, {serving}: {health.error}"
+    what = f"{name} {_failing(health)}, {serving}{_left_alone(name, facts)}: {health.error}"
     again = name in due.reasons or health.building or health.retry_at is not None
     here = not facts.has_rebuilder  # a request alone would wait for one
     at_once = commands.rebuild(name, here=here)
@@ -412,6 +412,22 @@ def _failed(name: str, health: ComponentHealth, facts: Facts, due: Due) -> Probl
     return Problem(code=Code.COMPONENT_FAILED, subject=name, what=what, advice=advice, acts=acts)
 
 
+def _left_alone(name: str, facts: Facts) -> str:
+    """Until when the schedules that name it leave it alone, as the next part of a sentence."""
+    attempt = facts.attempts[name]
+    ends = [
+        until
+        for schedule in facts.schedules.values()
+        if name in schedule.targets(facts.definitions)
+        and (
+            until := facts.retry_policy.rests_until(attempt, schedule.failure_cooldown_seconds)
+        )
+    ]
+    if not ends or min(ends) <= facts.now:
+        return ""
+    return f", and its schedule leaves it alone until {_moment(min(ends))}"
+
+
 def _who_ends(name: str, facts: Facts) -> Actor:
     """Whether another attempt at the same build may be enough, or somebody has to do something.
 
@@ -421,8 +437,7 @@ def _who_ends(name: str, facts: Facts) -> Actor:
     attempt = facts.attempts.get(name)
     if attempt is None or not attempt.transient:
         return Actor.PERSON
-    lasting = attempt.failures >= facts.retry_policy.max_consecutive_failures
-    return Actor.PERSON if lasting else Actor.PROCESS
+    return Actor.PERSON if facts.retry_policy.gives_up(attempt) else Actor.PROCESS
 
 
 def _failing(health: ComponentHealth) -> str:

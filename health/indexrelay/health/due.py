@@ -85,6 +85,7 @@ def find_due(facts: Facts, retry_policy: RetryPolicy) -> Due:
     another one keeps what would be built from being released.
     """
     waiting: dict[str, GroupWait] = {}
+    facts = replace(facts, requested=facts.requested - left_alone(facts, retry_policy).keys())
     while True:
         # What waits takes others along: children that were due for it alone, and more of the group.
         due = _due_besides(waiting, facts, retry_policy)
@@ -146,25 +147,54 @@ def _due_besides(waiting: Mapping[str, GroupWait], facts: Facts, retry_policy: R
     return Due(reasons=reasons, retry_at=min(retries, default=None), waiting=dict(waiting))
 
 
+def left_alone(facts: Facts, retry_policy: RetryPolicy) -> dict[str, str]:
+    """What schedules ask for and is not built for their sake, and why and until when.
+
+    It is built all the same where it is due by itself, or a person asks.
+    """
+    found = {}
+    for name, cooldown_seconds in facts.scheduled.items():
+        attempt = facts.attempts.get(name)
+        until = None if attempt is None else retry_policy.rests_until(attempt, cooldown_seconds)
+        if name in facts.paused:
+            found[name] = (
+                f"it is paused ({facts.paused[name].reason}); when it may move on: "
+                f"{commands.resume(name)}"
+            )
+        elif attempt is not None and until is not None and until > facts.now:
+            found[name] = (
+                f"it failed {attempt.failures} time(s) in a row, and schedules leave it alone "
+                f"until {until:%Y-%m-%d %H:%M} UTC; at once: {commands.rebuild(name)}"
+            )
+    return found
+
+
 def why_not(name: str, facts: Facts) -> str:
     """Why a component that someone asked for cannot be built now."""
     if name not in facts.definitions:
         return "there is no such component"
+    if name in (alone := left_alone(facts, facts.retry_policy)):
+        return alone[name]
     if _is_newer_elsewhere(name, facts):
         return "another rebuilder has newer settings for it; restart this one with them"
     if facts.release is not None and name in facts.release.holds:
         return f"it is held ({facts.release.holds[name].reason}); lift it first"
-    for source in facts.definitions[name].inputs:
-        if source in facts.unreadable:
-            return f"{source} cannot be read: {facts.unreadable[source]}"
-        if facts.covering_lost(source):
-            return _restore_first(source)
-        if source in facts.definitions:
-            if source in facts.corrupt or source not in facts.versions:
-                return f"{source}, which it is made from, has no version that is whole"
-        elif source not in facts.sources or facts.sources[source].generation == 0:
-            return facts.unread_source(source) or f"nothing was committed to {source} yet"
-    return "it is not due"
+    obstacles = (_obstacle(source, facts) for source in facts.definitions[name].inputs)
+    return next(filter(None, obstacles), "it is not due")
+
+
+def _obstacle(source: str, facts: Facts) -> str | None:
+    """Why nothing can be made from a collection or a component now."""
+    if source in facts.unreadable:
+        return f"{source} cannot be read: {facts.unreadable[source]}"
+    if facts.covering_lost(source):
+        return _restore_first(source)
+    if source in facts.definitions:
+        if source in facts.corrupt or source not in facts.versions:
+            return f"{source}, which it is made from, has no version that is whole"
+    elif source not in facts.sources or facts.sources[source].generation == 0:
+        return facts.unread_source(source) or f"nothing was committed to {source} yet"
+    return None
 
 
 def withheld(facts: Facts) -> dict[str, str]:

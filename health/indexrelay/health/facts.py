@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from indexrelay.components.kind import Improvable
 from indexrelay.schemas.clock import backoff_seconds
 from indexrelay.schemas.messages import ReaderState, RebuilderState, Role
+from indexrelay.schemas.schedules import ScheduleSettings
 from indexrelay.schemas.settings import (
     CatalogSource,
     CollectionSettings,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # a reader judges itself, and needs no SQLAlchemy
         CollectionLog,
         DroppedLetters,
         Pause,
+        ScheduleState,
     )
     from indexrelay.streams.leases import HeldLease
     from indexrelay.streams.repair import WrongKey
@@ -45,15 +47,33 @@ class RetryPolicy:
     cooldown_seconds: float
     max_cooldown_seconds: float
     max_consecutive_failures: int
+    definitions: Definitions = field(default_factory=dict)
+    """Components may have a first wait and a count of their own."""
 
     @classmethod
-    def of(cls, limits: RebuilderSettings) -> Self:
+    def of(cls, limits: RebuilderSettings, definitions: Definitions) -> Self:
         """What the settings say."""
         return cls(
             cooldown_seconds=limits.failure_cooldown_seconds,
             max_cooldown_seconds=limits.max_failure_cooldown_seconds,
             max_consecutive_failures=limits.max_consecutive_failures,
+            definitions=definitions,
         )
+
+    def gives_up(self, attempt: "Attempt") -> bool:
+        """Whether a component failed so often that it waits for something to change.
+
+        What failed for a cause outside is tried for as long as that lasts, and counts all the same.
+        """
+        definition = self.definitions.get(attempt.component)
+        own = None if definition is None else definition.max_consecutive_failures
+        return attempt.failures >= (own or self.max_consecutive_failures)
+
+    def rests_until(self, attempt: "Attempt", cooldown_seconds: float) -> datetime | None:
+        """Until when a schedule leaves it alone; ``None``: it did not fail so often."""
+        if not self.gives_up(attempt):
+            return None
+        return attempt.failed_at + timedelta(seconds=cooldown_seconds)
 
     def retry_at(self, attempt: "Attempt") -> datetime | None:
         """When the same build may be tried again; ``None``: not by itself any more.
@@ -61,12 +81,15 @@ class RetryPolicy:
         What failed for a cause outside, such as a full disk, is tried for as long as that lasts.
         Every rebuilder computes the same wait: it follows from the component and the count.
         """
-        if not attempt.transient and attempt.failures >= self.max_consecutive_failures:
+        if not attempt.transient and self.gives_up(attempt):
             return None
+        definition = self.definitions.get(attempt.component)
+        own = None if definition is None else definition.failure_cooldown_seconds
+        first = own or self.cooldown_seconds
         wait = backoff_seconds(
             attempt.failures,
-            first=self.cooldown_seconds,
-            longest=self.max_cooldown_seconds,
+            first=first,
+            longest=max(first, self.max_cooldown_seconds),
             key=attempt.component,
         )
         return attempt.failed_at + timedelta(seconds=wait)
@@ -214,12 +237,19 @@ class Facts:
     """Folders of ours that every user of the host may enter."""
     unknown: Mapping[Area, Unknown] = field(default_factory=dict)
     requested: AbstractSet[str] = frozenset()
+    scheduled: Mapping[str, float] = field(default_factory=dict)
+    """Those of them that only schedules ask for: what is paused of these is left out, and what
+    failed too often is left alone for so many seconds after its last failure."""
     asked_for_due: bool = False
     """Whether somebody asked for a rebuild of whatever is due: then nothing waits by the policy of
     its collection (`indexrelay.health.persistence`)."""
     not_deferred: AbstractSet[str] = frozenset()
     """Components that do not wait by the policy of their collection: open requests name them, or
     another one of their group cannot be built without them (`indexrelay.health.due.find_due`)."""
+    schedules: Mapping[str, ScheduleSettings] = field(default_factory=dict)
+    """As the settings declare them."""
+    schedule_states: "Mapping[str, ScheduleState]" = field(default_factory=dict)
+    """What operators decided of each."""
     max_live_entries: int = 10_000
     """Changed entries that readers lay over their release at most."""
     host: str = ""
@@ -235,7 +265,7 @@ class Facts:
     @property
     def retry_policy(self) -> RetryPolicy:
         """How failed builds are tried again."""
-        return RetryPolicy.of(self.rebuilder)
+        return RetryPolicy.of(self.rebuilder, self.definitions)
 
     @property
     def holds(self) -> Mapping[str, Hold]:

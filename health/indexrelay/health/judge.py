@@ -64,6 +64,7 @@ def judge(facts: Facts) -> Verdict:
         *limited(intrusion_problems(facts)),
         *redis_problems(facts),
         *limited(member_problems(facts)),
+        *_of_schedules(facts),
         *_of_dead_letters(facts),
     )
     redis = facts.redis
@@ -234,6 +235,30 @@ def _of_groups(groups: Iterable[GroupState], facts: Facts) -> Iterator[Problem]:
                 f"the next build brings it together: {commands.rebuild(*group.members)}",
                 acts=Actor.PERSON,
             )
+
+
+def _of_schedules(facts: Facts) -> Iterator[Problem]:
+    """The schedules at which no operator looks."""
+    if Area.CATALOG in facts.unknown:
+        return
+    for name, schedule in facts.schedules.items():
+        state = facts.schedule_states.get(name)
+        if state is None or state.definition != schedule.definition:
+            what = f"no operator looks at schedule {name}, as it is declared"
+        elif (facts.now - state.next_at).total_seconds() > schedule.late_seconds:
+            what = (
+                f"schedule {name} should have started a rebuild at "
+                f"{state.next_at:%Y-%m-%d %H:%M} UTC, and no operator has"
+            )
+        else:
+            continue
+        yield Problem(
+            code=Code.SCHEDULE_OVERDUE,
+            subject=name,
+            what=what,
+            advice=f"start an operator, or start it again with these settings: {commands.OPERATOR}",
+            acts=Actor.PERSON,
+        )
 
 
 def _of_dead_letters(facts: Facts) -> Iterator[Problem]:

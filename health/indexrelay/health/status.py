@@ -92,6 +92,9 @@ class Code(StrEnum):
     MEMBERS_CROWDED = "members_crowded"
     """More processes are registered than are looked at."""
 
+    SCHEDULE_OVERDUE = "schedule_overdue"
+    """A schedule should have started a rebuild: no operator looks at it."""
+
     EVENTS_UNTAKEN = "events_untaken"
     LEASE_ORPHANED = "lease_orphaned"
     LEASE_ENDLESS = "lease_endless"
@@ -135,6 +138,7 @@ BUILDS: Final = frozenset(Code) - {
     Code.READER_NOT_READY,
     Code.READER_SERVICE_SILENT,
     Code.COMPONENT_NOT_SERVED,
+    Code.SCHEDULE_OVERDUE,
 }
 """What `indexrelay rebuild` is about: everything but whether roles run, and have followed."""
 

@@ -122,20 +122,27 @@ class Survey:
         )
 
     def of_builds(
-        self, requested: AbstractSet[str] = frozenset(), *, asked_for_due: bool = False
+        self,
+        requested: AbstractSet[str] = frozenset(),
+        *,
+        asked_for_due: bool = False,
+        scheduled: Mapping[str, float] | None = None,
     ) -> Facts:
         """What decides what is due, as of now.
 
         Args:
             requested: the components that somebody asked for.
             asked_for_due: whether somebody asked for whatever is due.
+            scheduled: those of them that only schedules ask for (`Facts.scheduled`).
 
         Raises:
             ArtifactError, CatalogVersionError, OSError: the artifacts or the catalog cannot be
                 read.
             sqlalchemy.exc.SQLAlchemyError: the database does not answer.
         """
-        nothing = replace(self._nothing(requested), asked_for_due=asked_for_due)
+        nothing = replace(
+            self._nothing(requested), asked_for_due=asked_for_due, scheduled=scheduled or {}
+        )
         facts = self._with_catalog(self._with_artifacts(nothing))
         self._log_new(facts)
         return facts
@@ -180,6 +187,7 @@ class Survey:
             release=None,
             versions={},
             requested=requested,
+            schedules=settings.schedules,
             max_live_entries=settings.live.max_entries,
             host=host_name(),
             since=self._since,
@@ -304,6 +312,7 @@ class Survey:
             self._with_catalog(facts, number=number),
             dead_letters=catalog.dead_letters.count(),
             dropped_letters=catalog.dead_letters.dropped(),
+            schedule_states=catalog.schedules.all() if self._settings.schedules else {},
             not_deferred=frozenset(name for each in requests for name in each.components),
             asked_for_due=any(not each.components for each in requests),
         )

@@ -169,6 +169,7 @@ class Producer:
         *,
         force: bool = False,
         full: bool = False,
+        failure_cooldown_seconds: float | None = None,
         reason: str = "",
     ) -> str:
         """Ask for a rebuild, due or not; the request is a row that outlives a lost event.
@@ -177,6 +178,9 @@ class Producer:
             components: what to build; empty: whatever is due.
             force: release it although more entries went than ``max_shrink`` allows.
             full: build it from scratch, and check every file again.
+            failure_cooldown_seconds: leave out what is paused, and what failed
+                ``max_consecutive_failures`` times in a row until so long after the last failure;
+                ``None``: it is built all the same.
             reason: for the people who read the result.
 
         Returns:
@@ -198,7 +202,12 @@ class Producer:
         request_id = secrets.token_hex(16)
         names = tuple(dict.fromkeys(components))
         self._catalog.inbox.request(
-            request_id, components=names, force=force, full=full, reason=reason
+            request_id,
+            components=names,
+            force=force,
+            full=full,
+            failure_cooldown_seconds=failure_cooldown_seconds,
+            reason=reason,
         )
         # What is asked for counts in the row only, so the event does not repeat it.
         event = RebuildRequested(request_id=request_id, reason=reason)

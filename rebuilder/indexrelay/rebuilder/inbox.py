@@ -17,6 +17,7 @@ whole: while one of its components is not free, all of it waits, or the others w
 and again.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -194,6 +195,17 @@ class OpenRows:
     def named(self) -> frozenset[str]:
         """The components that are asked for by name."""
         return frozenset(name for request in self.requests.values() for name in request.components)
+
+    @property
+    def scheduled(self) -> dict[str, float]:
+        """Those of them that only schedules ask for; for how long they are left alone when they
+        failed too often."""
+        found: dict[str, float] = {}
+        for request in self.requests.values():
+            cooldown = request.failure_cooldown_seconds
+            for name in request.components:
+                found[name] = min(found.get(name, math.inf), 0.0 if cooldown is None else cooldown)
+        return {name: cooldown for name, cooldown in found.items() if cooldown}
 
     @property
     def asked_for_due(self) -> bool:

@@ -67,7 +67,7 @@ class RebuilderPresence:
         self._identity = identity
         self._ttl_seconds = settings.rebuilder.presence_ttl_seconds
         self._catalog = catalog
-        self._retry_policy = RetryPolicy.of(settings.rebuilder)
+        self._retry_policy = RetryPolicy.of(settings.rebuilder, settings.components)
         self._clock = clock
         self._declares = declared_to_build(settings.components, settings.collections)
         self._started_at = started_at

@@ -21,6 +21,7 @@ from indexrelay.schemas.messages import BuildOutcome, ComponentResult, RebuildRe
 from indexrelay.schemas.names import MAX_MESSAGE, shortened
 from indexrelay.schemas.versions import in_order
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
+from indexrelay.storage.audit import AuditAction, AuditLog
 from indexrelay.storage.catalog import Catalog
 
 _log = get_logger(__name__)
@@ -44,12 +45,17 @@ class Completer:
         store: ArtifactStore,
         publisher: Publisher,
         announcer: Announcer,
+        audit: AuditLog,
+        by: str,
         clock: Clock,
     ) -> None:
+        """``by``: who releases, for the audit log."""
         self._catalog = catalog
         self._store = store
         self._publisher = publisher
         self._announcer = announcer
+        self._audit = audit
+        self._by = by
         self._clock = clock
 
     def complete(
@@ -90,6 +96,14 @@ class Completer:
             started_at=order.facts.now,
             finished_at=self._clock.now(),
         )
+        if release is not None:
+            self._audit.record(
+                AuditAction.RELEASED,
+                who=self._by,
+                subject=f"release {release.number}",
+                components=list(rebuilt),
+                requests=list(result.request_ids),
+            )
         try:
             if release is None:
                 self._announcer.report(result)

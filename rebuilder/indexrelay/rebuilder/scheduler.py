@@ -385,7 +385,9 @@ class Scheduler:
         with self._lock:
             taken = set(self._taken)  # before the rows are read: a pass may finish some meanwhile
         rows = OpenRows.read(self._catalog, besides=taken)
-        facts = self._survey.of_builds(rows.named, asked_for_due=rows.asked_for_due)
+        facts = self._survey.of_builds(
+            rows.named, asked_for_due=rows.asked_for_due, scheduled=rows.scheduled
+        )
         if facts.improvable:
             facts = replace(facts, improved=self._improved(facts))
         return _Look(rows, facts, find_due(facts, self._retry_policy))
@@ -421,7 +423,12 @@ class Scheduler:
         rows = look.open.ready(blocked, owed=self._owed(look, blocked))
         facts, due = look.facts, look.due
         if rows != look.open:
-            facts = replace(facts, requested=rows.named, asked_for_due=rows.asked_for_due)
+            facts = replace(
+                facts,
+                requested=rows.named,
+                asked_for_due=rows.asked_for_due,
+                scheduled=rows.scheduled,
+            )
             due = find_due(facts, self._retry_policy)
         reasons = {name: why for name, why in due.reasons.items() if name not in blocked}
         waiting = {name: wait.sentence for name, wait in due.waiting.items()}

@@ -44,6 +44,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import let_import
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
+from indexrelay.storage.audit import AuditLog
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, ConsumerGroup, Identity, Keys
 from indexrelay.streams.errors import WrongTypeError, is_unanswered
@@ -161,7 +162,7 @@ class Rebuilder:
             survey=self._survey,
             builder=self._builder,
             leases=self._improvement_leases,
-            retry_policy=RetryPolicy.of(limits),
+            retry_policy=RetryPolicy.of(limits, settings.components),
             clock=clock,
         )
         self._scheduler = Scheduler(
@@ -169,7 +170,7 @@ class Rebuilder:
             catalog=catalog,
             survey=self._survey,
             leases=self._leases,
-            retry_policy=RetryPolicy.of(limits),
+            retry_policy=RetryPolicy.of(limits, settings.components),
             workers=limits.workers if self._runner.parallel else 1,
             improved=self._improver.ready,
         )
@@ -184,6 +185,8 @@ class Rebuilder:
                 elsewhere=lambda: declared_by_rebuilders(connection, keys),
             ),
             announcer=Announcer(connection, keys, source=source, clock=clock),
+            audit=AuditLog.of(settings, clock=clock),
+            by=source,
             clock=clock,
         )
         self._reconciler = Reconciler(

@@ -11,6 +11,7 @@ from typing import Final
 PROGRAM: Final = "indexrelay"
 UP: Final = f"{PROGRAM} up"
 REBUILDER: Final = f"{PROGRAM} rebuilder"
+OPERATOR: Final = f"{PROGRAM} operator"
 READER: Final = f"{PROGRAM} reader --id web-1 --port 8001"
 """A label and a port that a user will change; it works on most machines as it is."""
 STATUS: Final = f"{PROGRAM} status"
@@ -36,6 +37,11 @@ def rebuild(*components: str, force: bool = False, full: bool = False, here: boo
     """Build ``components``, due or not; none: whatever is due."""
     wishes = {"--full": full, "--force": force, "--here": here}
     return _command("rebuild", *components, *(each for each, wanted in wishes.items() if wanted))
+
+
+def run_schedule(name: str, *, force: bool = False) -> str:
+    """Ask now for what a schedule asks for."""
+    return _command("schedule", "run", name, *(("--force",) if force else ()))
 
 
 def resume(*components: str) -> str:

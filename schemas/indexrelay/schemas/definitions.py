@@ -99,6 +99,13 @@ class ComponentDefinition(BaseModel):
         rest = {key: value for key, value in data.items() if key not in own}
         return {**truths_as_text(cls, common), "parameters": rest}
 
+    max_consecutive_failures: Annotated[int, Field(gt=0)] | None = None
+    """After so many failed builds in a row it is left alone; ``None``: the rebuilder's."""
+
+    failure_cooldown_seconds: Annotated[float, Field(gt=0)] | None = None
+    """The wait before a failed build is first retried; ``None``: the rebuilder's. For how long a
+    schedule leaves it alone is said in the schedule."""
+
     @property
     def names_files(self) -> bool:
         """Whether files are among its parameters (`indexrelay.schemas.parameter_files`)."""

@@ -17,6 +17,7 @@ import difflib
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
 from itertools import islice
@@ -96,6 +97,7 @@ EXTRAS: Final = MappingProxyType(
     {
         "Stemmer": "reloaders",
         "anyio": "service",
+        "cronsim": "operations",
         "cryptography": "signing",
         "faiss": "reloaders",
         "fakeredis": "testing",
@@ -353,6 +355,24 @@ def reference_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
                 value=name,
                 right="no such component" + suggestion(str(name), components),
             )
+    yield from _schedule_mistakes(raw, components)
+
+
+def _schedule_mistakes(
+    raw: dict[str, Any], components: Mapping[str, dict[str, Any]]
+) -> Iterator[Mistake]:
+    """Names, patterns and groups of schedules that stand for no component."""
+    groups = {str(table["group"]) for table in components.values() if table.get("group")}
+    for name, schedule in _tables(raw, "schedules").items():
+        for key, known in (("components", set(components)), ("groups", groups)):
+            given = schedule.get(key)
+            for each in given if isinstance(given, list | tuple) else ():
+                if not any(fnmatchcase(other, str(each)) for other in known):
+                    yield Mistake(
+                        key=f"schedules.{name}.{key}",
+                        value=each,
+                        right=f"no such {key.removesuffix('s')}" + suggestion(str(each), known),
+                    )
 
 
 def _circle(inputs: dict[str, list[str]]) -> Iterator[Mistake]:

@@ -376,6 +376,9 @@ class RebuildRequested(EventData):
     """Release it although it lost more entries than ``max_shrink`` allows."""
     full: bool = False
     """Build it from scratch, and check every file again, whatever the last version has."""
+    failure_cooldown_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Leave out what is paused, and what failed ``max_consecutive_failures`` times in a row until
+    so long after the last failure; ``None``: it is built all the same. A schedule gives it."""
     reason: Annotated[str, Field(max_length=1000)] = ""
 
 

@@ -26,6 +26,7 @@ from indexrelay.schemas.definitions import (
 )
 from indexrelay.schemas.filters import FilterableFields
 from indexrelay.schemas.names import MAX_COMPONENTS, Identifier, Name
+from indexrelay.schemas.schedules import ScheduleSettings
 from indexrelay.schemas.tables import (
     CountOrFalse,
     MillisecondsOrFalse,
@@ -522,6 +523,9 @@ class Settings(Table):
     components: Annotated[dict[Name, ComponentDefinition], Field(max_length=MAX_COMPONENTS)] = (
         Field(default_factory=dict)
     )
+    schedules: Annotated[dict[Name, ScheduleSettings], Field(max_length=MAX_COMPONENTS)] = Field(
+        default_factory=dict
+    )
 
     @field_validator("components")
     @classmethod
@@ -545,6 +549,11 @@ class Settings(Table):
         if place.is_relative_to(data_dir):
             raise ValueError(_NEEDS_A_PLACE)
         return artifacts
+
+    @property
+    def has_duties(self) -> bool:
+        """Whether there is anything for an operator to do (`indexrelay operator`)."""
+        return bool(self.schedules)
 
     @property
     def artifacts_dir(self) -> Path:

@@ -63,6 +63,11 @@ COMMANDS: Final[Mapping[str, Listed]] = {
         panel=_RUN,
         help="Serve what is released, over HTTP, until SIGTERM or Ctrl-C.",
     ),
+    "operator": Listed(
+        module="commands.roles",
+        panel=_RUN,
+        help="Do what is done by the clock, such as scheduled rebuilds, until SIGTERM or Ctrl-C.",
+    ),
     "mcp": Listed(
         module="commands.mcp",
         panel=_RUN,
@@ -114,11 +119,22 @@ COMMANDS: Final[Mapping[str, Listed]] = {
         help="Dead letters: events that could not be read, kept byte for byte.",
         verbs=("list", "show", "retry", "drop"),
     ),
+    "audit": Listed(
+        module="commands.audit",
+        panel=_LOOK,
+        help="Who had what done on this host: the newest lines of the audit log.",
+    ),
     "rebuild": Listed(
         module="commands.rebuild",
         panel=_DO,
         help="Ask for a rebuild; exits 3 when some of it failed, or is not well for another "
         "reason.",
+    ),
+    "schedule": Listed(
+        module="commands.schedule",
+        panel=_DO,
+        help="What is rebuilt by the clock: a list, or one of them at once.",
+        verbs=("list", "run"),
     ),
     "pause": Listed(
         module="commands.components",
@@ -288,6 +304,11 @@ def component_names(context: typer.Context, incomplete: str) -> list[str]:
 def collection_names(context: typer.Context, incomplete: str) -> list[str]:
     """Completion: the declared collections that begin so."""
     return _declared(context, "collections", incomplete)
+
+
+def schedule_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Completion: the declared schedules that begin so."""
+    return _declared(context, "schedules", incomplete)
 
 
 def _declared(context: typer.Context, table: str, incomplete: str) -> list[str]:

@@ -30,6 +30,7 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.errors import UnknownNameError, suggestion
 from indexrelay.schemas.versions import made_from
 from indexrelay.storage.artifacts import ArtifactError
+from indexrelay.storage.audit import AuditAction
 from indexrelay.storage.catalog import Collection
 
 _OBSTACLES: Final = (
@@ -197,6 +198,7 @@ def drop_collection(installation: Installation, name: str) -> None:
         UnknownCollectionError: it is gone already.
     """
     installation.catalog.collections.drop(name)
+    installation.audit(AuditAction.DELETED, subject=name)
 
 
 class Restored(BaseModel):
@@ -234,6 +236,7 @@ def restore_collection(installation: Installation, name: str) -> Restored:
         )
     above = max([stored.generation, *_covered(installation, verdict, stored)])
     generation = installation.catalog.collections.restore(name, above=above)
+    installation.audit(AuditAction.RESTORED, subject=name, generation=generation)
     installation.producer.request_rebuild(reason=f"restored {name}")
     return Restored(
         collection=name,

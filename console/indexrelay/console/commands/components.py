@@ -48,6 +48,7 @@ from indexrelay.schemas.messages import Event, ReleasePublished
 from indexrelay.schemas.parameter_files import named
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.storage.audit import AuditAction
 from indexrelay.streams.publisher import announce
 
 log = get_logger(__name__)
@@ -125,6 +126,7 @@ def pause(
         require_declared(installation.settings, names)
         for name in names:
             installation.catalog.attempts.pause(name, reason)
+            installation.audit(AuditAction.PAUSED, subject=name, reason=reason)
     _say(
         json, {"paused": names}, f"paused {', '.join(names)}; back with: {commands.resume(*names)}"
     )
@@ -136,6 +138,8 @@ def resume(names: Names, config: Config = None, json: Json = False) -> None:
     with Installation.at(config) as installation:
         require_declared(installation.settings, names)
         resumed = [name for name in names if installation.catalog.attempts.resume(name)]
+        for name in resumed:
+            installation.audit(AuditAction.RESUMED, subject=name)
         if resumed:
             installation.producer.request_rebuild(reason=f"resumed {', '.join(resumed)}")
     others = [name for name in names if name not in resumed]
@@ -154,6 +158,8 @@ def hold(
     with Installation.at(config) as installation:
         require_released(installation, names)
         release = announced(installation, installation.store.hold(*names, reason=reason))
+        for name in names:
+            installation.audit(AuditAction.HELD, subject=name, release=release, reason=reason)
     _say(
         json,
         {"release": release, "held": names},
@@ -171,6 +177,8 @@ def lift(
         held = newest.holds if newest is not None else {}
         release = announced(installation, installation.store.lift(*names, reason=reason))
         lifted = [name for name in names if name in held]
+        for name in lifted:
+            installation.audit(AuditAction.LIFTED, subject=name, release=release, reason=reason)
         if lifted:
             installation.producer.request_rebuild(reason=f"lifted {', '.join(lifted)}")
     others = [name for name in names if name not in held]
@@ -205,6 +213,13 @@ def rollback(
     with Installation.at(config) as installation:
         rolled = installation.store.rollback(release, reason=reason, components=component or None)
         number = announced(installation, rolled)
+        installation.audit(
+            AuditAction.ROLLED_BACK,
+            subject=f"release {release}",
+            release=number,
+            components=component or sorted(rolled.components),
+            reason=reason,
+        )
     _say(
         json,
         {"release": number, "rolled_back_to": release, "held": sorted(rolled.holds)},

@@ -27,6 +27,7 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.messages import BuildOutcome, RebuildResult, RebuildStatus
 from indexrelay.schemas.versions import ancestors_of, root_collections
+from indexrelay.storage.audit import AuditAction
 from indexrelay.streams.consumer import Tail
 from indexrelay.streams.server import EmbeddedServer
 
@@ -78,9 +79,29 @@ def rebuild(
         if here:
             with stderr().status("building"):
                 requested = rebuild_here(installation, wanted)
+            code = _shown(requested, json=json)
         else:
-            with stderr().status("waiting for the result") if wait else nullcontext():
-                requested = request(installation, wanted, timeout_seconds=timeout if wait else None)
+            code = answer_request(
+                installation, wanted, timeout_seconds=timeout if wait else None, json=json
+            )
+    raise typer.Exit(code)
+
+
+def answer_request(
+    installation: Installation,
+    wanted: "RebuildRequest",
+    *,
+    timeout_seconds: float | None,
+    json: bool,
+) -> ExitCode:
+    """Ask for a rebuild, and show what came of it; raises what `request` does."""
+    waiting = timeout_seconds is not None
+    with stderr().status("waiting for the result") if waiting else nullcontext():
+        requested = request(installation, wanted, timeout_seconds=timeout_seconds)
+    return _shown(requested, json=json)
+
+
+def _shown(requested: "Requested", *, json: bool) -> ExitCode:
     if json:
         print_json(requested)
     else:
@@ -88,7 +109,7 @@ def rebuild(
         if requested.well is not None:
             well = "what is declared is built and released"
             stdout().print(problems_page(requested.problems, well=well))
-    raise typer.Exit(_exit_code(requested))
+    return _exit_code(requested)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +122,8 @@ class RebuildRequest:
     """Also if more entries went than ``max_shrink`` allows."""
     full: bool = False
     """From scratch."""
+    failure_cooldown_seconds: float | None = None
+    """Leave out what is paused, or failed too often and not so long ago (`RebuildRequested`)."""
     reason: str = "by hand"
 
 
@@ -269,9 +292,22 @@ def _exit_code(requested: Requested) -> ExitCode:
 
 def _insert(installation: Installation, wanted: RebuildRequest) -> str:
     """Insert the request into the catalog; returns its id."""
-    return installation.producer.request_rebuild(
-        wanted.components, force=wanted.force, full=wanted.full, reason=wanted.reason
+    request_id = installation.producer.request_rebuild(
+        wanted.components,
+        force=wanted.force,
+        full=wanted.full,
+        failure_cooldown_seconds=wanted.failure_cooldown_seconds,
+        reason=wanted.reason,
     )
+    installation.audit(
+        AuditAction.REBUILD_REQUESTED,
+        subject=", ".join(wanted.components) or None,
+        request_id=request_id,
+        reason=wanted.reason,
+        force=wanted.force or None,
+        full=wanted.full or None,
+    )
+    return request_id
 
 
 def _awaited(

@@ -25,6 +25,7 @@ from indexrelay.console.versions import NOTHING_RELEASED, manifest_of
 from indexrelay.schemas import commands
 from indexrelay.schemas.versions import Check, Hold, Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore, ReleaseUnreadableError
+from indexrelay.storage.audit import AuditAction
 
 _MOST: Final = 20
 app = typer.Typer(add_completion=False)
@@ -126,6 +127,7 @@ def sign(
         if not yes:
             confirm(f"Readers that trust the key will serve release {release}, whoever made it.")
         signed_by = installation.store.sign_release(release)
+        installation.audit(AuditAction.RELEASE_SIGNED, subject=f"release {release}")
     if json:
         print_json({"release": release, "signed_by": list(signed_by)})
     else:

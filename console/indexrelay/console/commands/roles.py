@@ -1,4 +1,4 @@
-"""``indexrelay rebuilder`` and ``indexrelay reader``: one role in the foreground.
+"""``indexrelay rebuilder``, ``reader`` and ``operator``: one role in the foreground.
 
 It is what a container, a service unit or ``indexrelay up`` starts. SIGTERM and Ctrl-C stop it in
 order; a second one changes nothing. A rebuilder that starts while the disk or the database is away
@@ -270,6 +270,33 @@ def _are_right(config: Path | None) -> bool:
         return True
     log.error("workers.not_restarted", error=wrong, consequence="they stay as they are")
     return False
+
+
+def operator(config: Config = None) -> None:
+    """Do what is done by the clock, such as scheduled rebuilds, until SIGTERM or Ctrl-C."""
+    with Installation.at(config, talkative=True) as installation:
+        code = run_operator(installation)
+    raise typer.Exit(code)
+
+
+def run_operator(installation: Installation) -> ExitCode:
+    """Have its duties done until a signal comes; the server may be away meanwhile."""
+    from indexrelay.operations.service import OperatorService
+
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        catalog = awaited(lambda: installation.catalog, what="catalog", stop=stop)
+        if catalog is None:
+            return stop.role_exit_code
+        settings = installation.settings
+        service = OperatorService(
+            settings, catalog=catalog, store=ArtifactStore.of(settings, may_be_away=True)
+        )
+        stack.callback(service.stop)
+        service.start()
+        while not stop.wait(_LOOK_SECONDS):
+            pass
+        return stop.role_exit_code
 
 
 def run_rebuilder(installation: Installation, *, rebuilder_id: str | None) -> ExitCode:

@@ -1,8 +1,9 @@
-"""``indexrelay up``: the server, a rebuilder and readers on one machine, each in its own process.
+"""``indexrelay up``: all roles on one machine, each in a process of its own, and the server.
 
-They start in the order in which they need each other, stop in the reverse order, and are started
-again when they die. On a terminal the state of the installation is redrawn every second; without
-one the log lines of all processes go to stderr. A lock on the data folder refuses a second `up`.
+A rebuilder, readers, and an operator where the settings give it something to do. They start in the
+order in which they need each other, stop in the reverse order, and are started again when they die.
+On a terminal the state of the installation is redrawn every second; without one the log lines of
+all processes go to stderr. A lock on the data folder refuses a second `up`.
 """
 
 import fcntl
@@ -29,6 +30,7 @@ from indexrelay.console.processes import (
     RoleSettings,
     Stop,
     Supervisor,
+    operator_child,
     reader_child,
     rebuilder_child,
     socket_folder,
@@ -87,7 +89,7 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
         if settings.data_dir not in sockets.parents:
             stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         supervisor = Supervisor(
-            [rebuilder_child(shared)],
+            [rebuilder_child(shared), *([operator_child(shared)] if settings.has_duties else [])],
             [
                 reader_child(
                     shared,
@@ -101,7 +103,11 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
         )
         stack.callback(supervisor.stop, grace_seconds=_GRACE_SECONDS)
         supervisor.start()
-        note(f"up: 1 rebuilder, {readers} reader(s), data in {settings.data_dir}; Ctrl-C stops")
+        operators = ", 1 operator" if settings.has_duties else ""
+        note(
+            f"up: 1 rebuilder{operators}, {readers} reader(s), data in {settings.data_dir}; "
+            "Ctrl-C stops"
+        )
 
         def look() -> None:
             if server is not None:

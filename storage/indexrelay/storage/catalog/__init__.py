@@ -30,6 +30,7 @@ from indexrelay.storage.catalog.dead_letters import (
 )
 from indexrelay.storage.catalog.entry_log import CatalogSnapshot, ChangeCount, EntryLog
 from indexrelay.storage.catalog.inbox import Answer, Inbox, InboxRow, ReceivedEvent
+from indexrelay.storage.catalog.schedules import ScheduleRows, ScheduleState
 from indexrelay.storage.catalog.schema import create_tables, improvements, tables_exist
 from indexrelay.storage.entries import BatchChanges, Commit
 
@@ -55,6 +56,7 @@ class Catalog:
         """The failed builds that were to improve a version."""
         self.dead_letters = DeadLetters(database, clock)
         self.release_record = ReleaseRecord(database, clock)
+        self.schedules = ScheduleRows(database, clock, self.inbox)
 
     @classmethod
     def open(cls, url: str, *, clock: Clock = SystemClock()) -> Self:  # noqa: B008 - it has no state
@@ -137,5 +139,7 @@ __all__ = [
     "InboxRow",
     "Pause",
     "ReceivedEvent",
+    "ScheduleRows",
+    "ScheduleState",
     "Unreadable",
 ]

@@ -124,6 +124,7 @@ class Inbox:
         components: Sequence[str],
         force: bool = False,
         full: bool = False,
+        failure_cooldown_seconds: float | None = None,
         reason: str,
     ) -> bool:
         """Record what a person or a schedule asks for; whether it was new.
@@ -137,19 +138,25 @@ class Inbox:
             ValueError: an invalid component name, more than 1,000 of them, or a reason of more than
                 1,000 characters.
         """
-        now = self._clock.now()
-        event = Event.of(
-            RebuildRequested(
-                request_id=request_id,
-                components=tuple(components),
-                force=force,
-                full=full,
-                reason=reason,
-            ),
-            source="indexrelay/inbox",
-            time=now,
-            id=request_id,
+        request = RebuildRequested(
+            request_id=request_id,
+            components=tuple(components),
+            force=force,
+            full=full,
+            failure_cooldown_seconds=failure_cooldown_seconds,
+            reason=reason,
         )
+        with self._database.write() as connection:
+            return self.insert(connection, request)
+
+    def insert(self, connection: Connection, request: RebuildRequested) -> bool:
+        """As `request`, within a transaction of the caller's.
+
+        Raises:
+            TooManyRequestsError: `MAX_OPEN_REQUESTS` are open; nothing was recorded.
+        """
+        now = self._clock.now()
+        event = Event.of(request, source="indexrelay/inbox", time=now, id=request.request_id)
         row = {"type": event.type, "body": event.to_bytes(), "received_at": now, "requested": True}
         statement = (
             self._database.insert(inbox)
@@ -166,13 +173,12 @@ class Inbox:
             .select_from(inbox)
             .where(not_(_RECEIVED), inbox.c.finished_at.is_(None))
         )
-        with self._database.write() as connection:
-            if connection.scalar(asked) is not None:
-                return False
-            if (connection.scalar(waiting) or 0) >= MAX_OPEN_REQUESTS:
-                raise TooManyRequestsError(MAX_OPEN_REQUESTS)
-            connection.execute(statement)
-            return True
+        if connection.scalar(asked) is not None:
+            return False
+        if (connection.scalar(waiting) or 0) >= MAX_OPEN_REQUESTS:
+            raise TooManyRequestsError(MAX_OPEN_REQUESTS)
+        connection.execute(statement)
+        return True
 
     def open(self) -> list[InboxRow]:
         """The rows that are not finished, oldest first."""

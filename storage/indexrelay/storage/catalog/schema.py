@@ -158,6 +158,25 @@ pauses = Table(
     Column("since", Instant, nullable=False),
 )
 
+# Of each schedule that an operator looked at: what was decided of its slots.
+schedules = Table(
+    "indexrelay_schedules",
+    metadata,
+    Column("schedule", Text, primary_key=True),
+    # What its slots follow from, by the operator that started last.
+    Column("definition", Text, nullable=False),
+    # The newest slot that was decided on; at first the moment when it was looked at.
+    Column("decided", Instant, nullable=False),
+    # The newest slot that made a request, and when, and the request.
+    Column("slot", Instant),
+    Column("fired_at", Instant),
+    Column("request", ForeignText),
+    # The newest slot that was missed, and not made up for.
+    Column("missed", Instant),
+    # When the next one starts.
+    Column("next_at", Instant, nullable=False),
+)
+
 dead_letters = Table(
     "indexrelay_dead_letters",
     metadata,

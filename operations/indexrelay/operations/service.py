@@ -1,0 +1,127 @@
+"""The operator: what is done at its time while nobody watches.
+
+Beside rebuilders, which follow events, and readers, which follow releases, the operator follows the
+clock. It has *duties*: to ask for scheduled rebuilds, to take backups, to look at alerts. Each runs
+on a thread of its own, so that one that takes long holds up no other.
+
+An operator keeps nothing that is not in the catalog or in files, and builds and releases nothing
+itself. Any number may run: what one has done is seen by the others, and is not done again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from indexrelay.producers.events import JobConnection
+from indexrelay.schemas.clock import Background, Clock, SystemClock
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.settings_file import let_import
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog
+from indexrelay.streams import Connection
+
+_log = get_logger(__name__)
+
+
+class Duty(Protocol):
+    """Something that is done again and again; called by one thread.
+
+    What it raises is logged, and it is called again after a wait that doubles, up to a minute.
+    Other operators may have the same duty: done twice, it is to change nothing.
+    """
+
+    @property
+    def name(self) -> str:
+        """For threads and logs: ``schedules``."""
+        ...
+
+    def turn(self) -> float:
+        """Do what is due now; the seconds until the next turn."""
+        ...
+
+    def stop(self) -> None:
+        """Let a turn that runs end soon; from another thread, safe twice and without a turn."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DutyResources:
+    """What duties work with; whoever opened it closes it."""
+
+    settings: Settings
+    catalog: Catalog
+    store: ArtifactStore
+    connection: JobConnection
+    """To Redis, opened when it is first asked for: the server may be away."""
+    clock: Clock
+
+
+def duties_of(resources: DutyResources) -> list[Duty]:
+    """The duties that the settings give; one that they do not give is not imported."""
+    settings, duties = resources.settings, list[Duty]()
+    if settings.schedules:
+        from indexrelay.operations.schedules import ScheduleDuty
+
+        duties.append(ScheduleDuty(resources))
+    return duties
+
+
+class OperatorService:
+    """Runs duties, each on a thread of its own. Once stopped it stays stopped."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        connection: Connection | None = None,
+        clock: Clock | None = None,
+        duties: Sequence[Duty] | None = None,
+    ) -> None:
+        """What is passed in stays the caller's to close.
+
+        Args:
+            connection: to Redis; ``None``: opened by the settings when it is first needed.
+            duties: ``None``: those that the settings give.
+
+        Raises:
+            MissingExtraError: a duty needs what is not installed.
+        """
+        let_import(settings)
+        self._connection = JobConnection(settings, connection)
+        resources = DutyResources(
+            settings=settings,
+            catalog=catalog,
+            store=store,
+            connection=self._connection,
+            clock=clock or SystemClock(),
+        )
+        self._duties = duties_of(resources) if duties is None else list(duties)
+        self._threads = [Background(duty.turn, name=duty.name) for duty in self._duties]
+
+    @property
+    def duties(self) -> tuple[str, ...]:
+        """Their names."""
+        return tuple(duty.name for duty in self._duties)
+
+    def start(self) -> None:
+        """Start the threads; safe twice, and nothing once it was stopped."""
+        if not self._duties:
+            _log.warning("operator.idle", advice=_IDLE)
+        for thread in self._threads:
+            thread.start()
+        _log.info("operator.started", duties=list(self.duties))
+
+    def stop(self) -> None:
+        """Return when no duty runs any more; safe twice and before `start`."""
+        for duty, thread in zip(self._duties, self._threads, strict=True):
+            thread.end()
+            duty.stop()
+        for thread in self._threads:
+            thread.stop()
+        self._connection.close()
+
+
+_IDLE: Final = "the settings give it nothing to do: declare a schedule, [schedules.NAME]"
