@@ -46,6 +46,7 @@ from indexrelay.rebuilder.builds import (
     BuildRunner,
     BuildSession,
 )
+from indexrelay.rebuilder.builds.memory import MemoryBudget, estimated_memory
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.files import make_private_folder
@@ -222,10 +223,15 @@ def run_pass(
         wait(running)
 
 
-def _rank(turn: Turn, definitions: Definitions) -> tuple[bool, str, Turn]:
-    """Members of a group begin side by side, so that a commit rarely comes between them."""
+def _rank(turn: Turn, definitions: Definitions) -> tuple[int, bool, str, Turn]:
+    """By priority, that of a group being its greatest.
+
+    Members of a group begin side by side, so that a commit rarely comes between them.
+    """
     group = next((definitions[name].group for name in turn if definitions[name].group), None)
-    return group is None, group or "", turn
+    mates = {mate for name in turn for mate in (name, *mates_of(name, definitions))}
+    priority = max(definitions[name].priority for name in mates)
+    return -priority, group is None, group or "", turn
 
 
 def _ready(
@@ -313,6 +319,7 @@ class ComponentBuilder:
         self._catalog_url = SecretStr(settings.catalog_url)
         self.workdirs = Workdirs(settings.artifacts_dir / "work")
         self._files = KeptFiles(settings.components)
+        self.memory = MemoryBudget(settings.rebuilder.max_memory_bytes)
         self.given_up: set[str] = set()
         """Better versions that were built and cannot be released."""
 
@@ -501,6 +508,7 @@ class ComponentBuilder:
         log("component.building", component=name, reason=order.reasons[name])
         try:
             with (
+                self.memory.reserved(estimated_memory(name, order.facts, defaults)),
                 self.workdirs.new() as workdir,
                 self._files.laid_out(definition, self.workdirs.new) as laid_out,
             ):

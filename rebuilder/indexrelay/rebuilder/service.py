@@ -288,6 +288,7 @@ class Rebuilder:
         self._has_looked.set()
         self._keys_watch.end()
         self._judging.end()
+        self._builder.memory.close()
         self._runner.stop()  # passes that run, or begin from now on, end as cancelled
         self._readers.stop()  # where the server does not answer, it and the loop wait at once
         if self._thread is not None:

@@ -37,6 +37,17 @@ def _as_written(schema: dict[str, Any]) -> None:
         "anyOf": [dict(inputs["items"]), inputs],
         "description": "One collection or component, or a list of them.",
     }
+    properties["matrix"] = {
+        "type": "object",
+        "additionalProperties": {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": ["string", "number", "boolean"]},
+        },
+        "description": "Several components at once, one for each combination: `{ horizon = [6, "
+        '12], index = ["Flat", "SQ8"] }` makes `NAME_6h_flat` and three more. An axis is a key of '
+        'the component, or is put in where a text names it in braces: `from = "maps_{horizon}"`.',
+    }
     schema["additionalProperties"] = True
 
 
@@ -79,11 +90,21 @@ class ComponentDefinition(BaseModel):
     Half: losing more is nearly always a broken source, and one command overrides it.
     """
 
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """Of what is to be built at once, that with the greater number begins first."""
+
     build_timeout_seconds: Annotated[float, Field(gt=0)] | None = None
     """The time limit of one build; ``None``: the rebuilder's."""
 
     build_memory_bytes: Annotated[int, Field(gt=0)] | None = None
     """Private memory of one build beside what it makes; ``None``: the rebuilder's."""
+
+    max_consecutive_failures: Annotated[int, Field(gt=0)] | None = None
+    """After so many failed builds in a row it is left alone; ``None``: the rebuilder's."""
+
+    failure_cooldown_seconds: Annotated[float, Field(gt=0)] | None = None
+    """The wait before a failed build is first retried; ``None``: the rebuilder's. For how long a
+    schedule leaves it alone is said in the schedule."""
 
     parameters: dict[str, Annotated[Any, AfterValidator(_json_value)]] = Field(default_factory=dict)
     """The kind's own keys, as given."""
@@ -98,13 +119,6 @@ class ComponentDefinition(BaseModel):
         common = {key: value for key, value in data.items() if key in own}
         rest = {key: value for key, value in data.items() if key not in own}
         return {**truths_as_text(cls, common), "parameters": rest}
-
-    max_consecutive_failures: Annotated[int, Field(gt=0)] | None = None
-    """After so many failed builds in a row it is left alone; ``None``: the rebuilder's."""
-
-    failure_cooldown_seconds: Annotated[float, Field(gt=0)] | None = None
-    """The wait before a failed build is first retried; ``None``: the rebuilder's. For how long a
-    schedule leaves it alone is said in the schedule."""
 
     @property
     def names_files(self) -> bool:

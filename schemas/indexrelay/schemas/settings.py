@@ -25,6 +25,7 @@ from indexrelay.schemas.definitions import (
     ComponentDefinition as ComponentDefinition,  # noqa: PLC0414 - as above
 )
 from indexrelay.schemas.filters import FilterableFields
+from indexrelay.schemas.matrix import expand_components
 from indexrelay.schemas.names import MAX_COMPONENTS, Identifier, Name
 from indexrelay.schemas.schedules import ScheduleSettings
 from indexrelay.schemas.tables import (
@@ -378,6 +379,10 @@ class RebuilderSettings(Table):
     build_memory_bytes: PositiveCount | None = None
     """Private memory of one build beside the index that it makes: rows to train on, chunks on their
     way. ``None``: no limit. Mapped files do not count, and no index has to be known beforehand."""
+    max_memory_bytes: PositiveCount | None = None
+    """Memory of all builds at a time, by an estimate for each: what its entries take, twice, and
+    what its last version has where that is more. One that does not fit beside those that run waits,
+    and one that never does fails, with both figures. ``None``: no limit."""
     build_niceness: Annotated[int, Field(ge=0, le=19)] = 10
     """How far builds stand back behind other processes of the host, at the processor and, since its
     priority follows from this one, at the disk. 10: a tenth of a busy processor; 19: the rest."""
@@ -526,6 +531,16 @@ class Settings(Table):
     schedules: Annotated[dict[Name, ScheduleSettings], Field(max_length=MAX_COMPONENTS)] = Field(
         default_factory=dict
     )
+
+    @field_validator("components", mode="before")
+    @classmethod
+    def _matrices_are_written_out(cls, components: Any) -> Any:
+        if not isinstance(components, dict):
+            return components
+        expanded, mistakes = expand_components(components)
+        if mistakes:
+            raise ValueError("; ".join(map(str, mistakes)))
+        return expanded
 
     @field_validator("components")
     @classmethod

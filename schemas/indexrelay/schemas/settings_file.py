@@ -39,6 +39,7 @@ from indexrelay.schemas.errors import (
     reference_mistakes,
     suggestion,
 )
+from indexrelay.schemas.matrix import expand_matrices
 from indexrelay.schemas.parameter_files import with_files
 from indexrelay.schemas.settings import (
     CollectionSettings,
@@ -76,7 +77,9 @@ def load_settings(
     file = _file(path, environ)
     variables, mistakes = tables_of(environ, known=frozenset(Settings.model_fields))
     folder = file.resolve().parent if file else Path.cwd()
-    raw = with_files(merged(_from_file(file), variables), folder)
+    raw, wrong = expand_matrices(merged(_from_file(file), variables))
+    mistakes += wrong
+    raw = with_files(raw, folder)
     if check_kind is not None:
         make_importable(modules_folder(raw, folder))
     settings = check_settings(
@@ -117,7 +120,8 @@ def check_settings(
     Raises:
         SettingsError: with every mistake.
     """
-    mistakes = list(found)
+    raw, wrong = expand_matrices(raw)
+    mistakes = [*found, *wrong]
     settings: Settings | None = None
     try:
         settings = Settings.model_validate(raw)
