@@ -25,10 +25,12 @@ def test_the_services_are_those_of_one_installation() -> None:
         "rebuilder",
         "reader_a",
         "reader_b",
+        "operator",
         "console",
         "postgres",
     }
     assert SERVICES["console"]["profiles"] == ["console"]
+    assert SERVICES["operator"]["profiles"] == ["operator"]
     assert SERVICES["postgres"]["profiles"] == ["postgresql"]
 
 
@@ -143,7 +145,8 @@ def test_each_role_is_its_own_user_of_redis() -> None:
         for name, service in SERVICES.items()
         if "INDEXRELAY_REDIS__URL" in service.get("environment", {})
     }
-    users = {"console": "operator"} | {name: name for name in ("rebuilder", "reader_a", "reader_b")}
+    users = {name: name for name in ("rebuilder", "reader_a", "reader_b")}
+    users |= {"console": "operator", "operator": "duties"}
     assert urls.keys() == users.keys()
     for name, user in users.items():
         password = VARIABLES[f"{user.upper()}_PASSWORD"]

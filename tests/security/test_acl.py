@@ -85,6 +85,11 @@ MAY: Final[dict[str, dict[str, str]]] = {
         **dict.fromkeys(("aside:events", "anything"), REPAIR),
     },
     "monitor": {NO_KEY: "ping info time scan", **dict.fromkeys(EVERY_KEY, LOOK)},
+    "duties": {
+        NO_KEY: "ping info time scan",
+        **dict.fromkeys(EVERY_KEY, LOOK),
+        "events": f"{LOOK} xadd",
+    },
     "operator": {
         NO_KEY: "ping info time scan script|load script|exists script|kill script|flush "
         "function|list function|stats function|kill function|flush function|delete "

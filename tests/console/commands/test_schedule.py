@@ -58,7 +58,7 @@ def begun(config: Path, ago: timedelta) -> tuple[Catalog, FakeClock]:
 
 def test_the_list_shows_the_next_starts_and_that_nobody_looks(run: Run, config: Path) -> None:
     said = run("schedule", "--config", str(config))
-    assert said.code == 0
+    assert said.code == 3
     assert "0 2 * * 0" in said.out
     assert said.out.count("02:00 +0") == 3  # on Sundays, in Berlin
     assert "whatever is due" in said.out
@@ -91,12 +91,17 @@ def test_the_list_shows_what_came_of_the_last_slot_and_that_one_is_overdue(
         request=request,
         next_at=slot + timedelta(days=7),
     )
+    hourly = load_settings(config, environ={}).schedules["hourly"]
+    plan = hourly.plan("hourly", after=datetime.now(UTC), now=datetime.now(UTC))
+    catalog.schedules.expect("hourly", definition=hourly.definition, next_at=plan.next_at)
     catalog.close()
 
     said = run("schedule", "list", "--config", str(config))
 
     assert "nothing was due" in said.out
     assert "weekly: it should have started at" in said.out
+    assert "hourly: it should" not in said.out
+    assert said.code == 3
     weekly = json.loads(run("schedule", "--json", "-c", str(config)).out)["schedules"]["weekly"]
     assert datetime.fromisoformat(weekly["slot"]) == slot
     assert weekly["outcome"] == "nothing was due"

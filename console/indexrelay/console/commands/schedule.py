@@ -14,6 +14,7 @@ from rich.text import Text
 from indexrelay.console.commands import Config, Json, Reason, alone, schedule_names
 from indexrelay.console.commands.rebuild import RebuildRequest, answer_request
 from indexrelay.console.commands.status import NONE
+from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, whole
 from indexrelay.console.terminal import adapted, note, print_json, stdout
@@ -89,7 +90,7 @@ def list_schedules(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Each schedule: its next starts, and what came of the last one."""
+    """Each schedule: its next starts, and what came of the last one; exits 3 if one is overdue."""
     with Installation.at(config) as installation:
         reports = schedule_reports(
             installation.settings,
@@ -108,6 +109,8 @@ def list_schedules(
         for name, each in reports.items():
             if not each.watched or each.overdue_since is not None:
                 stdout().print(Text(f"{name}: {adapted(unwatched(each))}"))
+    late = any(not each.watched or each.overdue_since is not None for each in reports.values())
+    raise typer.Exit(ExitCode.PARTIAL if late else ExitCode.SUCCESS)
 
 
 @app.command()
