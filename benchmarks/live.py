@@ -43,7 +43,7 @@ CAVEATS = """\
 - The index is a graph (HNSW32) in all parts. The shorter its search, the more weighs what live rows
   add: a search of inverted lists takes some 1 ms, and then nothing of it is seen.
 - 10,000 live rows are entries of the same kind as those that are released: nine tenths are new, and
-  one replaces what is released. What came last is compared, and not in the graph yet.
+  one replaces what is released. What came last is compared, and has no codes yet.
 - Recall is that of all entries, live ones included, for queries that are none of them.
 - Both who writes and who searches is one thread here, which searches nine times and then writes
   one entry. Ours waits until the write is durable in SQLite and a query finds it. The plain one
@@ -54,10 +54,10 @@ CAVEATS = """\
 - The clients that write are threads of one process, each with one entry at a time, without HTTP.
   With a commit for each write a thread also sends its changes and its event before the next
   one; shared transactions are announced by a thread of their own, after the answers.
-- Memory is what a fresh process grows by (proportional set size), beyond a few rows before:
-  vectors, ids of 14 characters, what finds them, and the graph. The C library returns large blocks
-  at once, as in a reader service; by itself glibc keeps several times the vectors of what the
-  growing of rows and graphs has freed.
+- Memory is what a fresh process grows by (anonymous pages) with the rows of a collection, beyond
+  those of another one of the same size: vectors, ids of 14 characters, what finds them, and
+  their codes. The C library returns large blocks at once, as in a reader service; by itself glibc
+  keeps several times the vectors of what the growing of rows has freed.
 """
 COUNT, REAL_COUNT, QUICK_COUNT = 200_000, 100_000, 3_000
 DIMENSION = 128
@@ -459,8 +459,8 @@ def memory(asked: Asked) -> Findings:
         asked.say(f"filling live rows of {dimension} dimensions")
         with companion("live", "", "unix:///nowhere", str(dimension), "memory", "Flat") as fresh:
             answer = fresh.ask(do="memory", count=rows, dimension=dimension)
-        if not answer["graph"]:
-            raise RuntimeError("there is no graph to be measured")
+        if not answer["codes"]:
+            raise RuntimeError("there are no codes to be measured")
         figures.append(
             Figure(
                 name=f"memory of live rows ÷ their vectors, {dimension} dimensions",

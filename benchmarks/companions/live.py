@@ -9,7 +9,7 @@ Questions are ``do`` and what belongs to it:
 - ``listen`` (``stream``): read a stream of Redis, one message after the other, beside that;
 - ``heard`` (``count``): when so many messages of it had come;
 - ``memory`` (``count``, ``dimension``): bytes that live rows of so many entries take, with their
-  graph, and bytes of their vectors.
+  codes, and bytes of their vectors.
 """
 
 import gc
@@ -24,11 +24,11 @@ from typing import Any
 from redis import Redis
 
 from indexrelay.components.live import rows as live_rows
-from indexrelay.components.live.graph import (
+from indexrelay.components.live.codes import (
+    CodeSizes,
     Comparison,
-    GraphSizes,
     LiveNeighbours,
-    grow_graph,
+    grow_codes,
 )
 from indexrelay.components.live.rows import LiveRows
 from indexrelay.reloaders import Reloader
@@ -39,7 +39,7 @@ from indexrelay.storage.entries import Changes, Entries
 from measuring.arrays import COLLECTION, drawn, entry_id
 from measuring.companion_side import answering
 from measuring.installation import settings_in
-from measuring.machine import pss
+from measuring.machine import anonymous_bytes
 
 _PATIENCE_SECONDS = 60.0
 _BATCH = 100
@@ -110,17 +110,18 @@ class Watcher:
             return {"at": heard}
 
     def memory(self, count: int, dimension: int) -> dict[str, Any]:
-        """What a process of its own grows by; a few rows before have loaded what is loaded once."""
+        """What a process grows by that has as many already: these have loaded what is loaded once,
+        and left what freed memory the C library keeps."""
         give_large_memory_back_at_once()
-        _filled(500, dimension)
+        others = _filled(count, dimension)
         gc.collect()
-        before = pss([os.getpid()])
+        before = anonymous_bytes(os.getpid())
         rows = _filled(count, dimension)
         gc.collect()
         return {
-            "grown": pss([os.getpid()]) - before,
+            "grown": anonymous_bytes(os.getpid()) - before,
             "vectors": 4 * dimension * rows.entries,
-            "graph": rows.graph is not None,
+            "codes": rows.codes is not None and others.codes is not None,
         }
 
     def stop(self) -> None:
@@ -129,10 +130,10 @@ class Watcher:
 
 
 def _filled(count: int, dimension: int) -> LiveRows:
-    """Rows that came in batches, whose graph grew with them, and that were searched."""
+    """Rows that came in batches, whose codes grew with them, and that were searched."""
     rows = LiveRows(epoch="e", floor=0, dimension=dimension, metric=Metric.L2)
     vectors = drawn(count, dimension)
-    sizes = GraphSizes(first=100, step=128)
+    sizes = CodeSizes(first=100, step=128)
     for start in range(0, count, _BATCH):
         some = vectors[start : start + _BATCH]
         entries = Entries(
@@ -145,12 +146,12 @@ def _filled(count: int, dimension: int) -> LiveRows:
         if not rows.has_room(changes):
             rows = rows.with_room(changes)
         rows.append(changes, rows.view.generation + 1)
-        grow_graph(rows, rows.view.placed, sizes)
+        grow_codes(rows, rows.view.placed, sizes)
     near = LiveNeighbours(
         rows.view,
         Comparison(dimension, Metric.L2),
         alive=None,
-        graph=rows.graph,
+        codes=rows.codes,
         min_recall=0.9,
     )
     for query in vectors[:100]:

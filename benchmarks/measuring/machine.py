@@ -45,15 +45,20 @@ def load() -> float:
 
 def pss(processes: Iterable[int]) -> int:
     """Bytes that processes take together, by their numbers: shared pages count in parts."""
-    return sum(map(_pss_of, processes))
+    return sum(_rolled_up(pid, "Pss") for pid in processes)
 
 
-def _pss_of(pid: int) -> int:
+def anonymous_bytes(process: int) -> int:
+    """Bytes of a process that lie in no file: they do not change with who else maps its files."""
+    return _rolled_up(process, "Anonymous")
+
+
+def _rolled_up(pid: int, wanted: str) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
         field, _, value = line.partition(":")
-        if field == "Pss":
+        if field == wanted:
             return 1024 * int(value.split()[0])
-    raise RuntimeError("the kernel tells no proportional set size")
+    raise RuntimeError(f"the kernel tells no {wanted} of process {pid}")
 
 
 def _cpu() -> str:

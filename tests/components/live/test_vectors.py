@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
-from indexrelay.components.live.graph import GraphSizes
+from indexrelay.components.live.codes import CodeSizes
 from indexrelay.components.live.rows import LiveRows, LiveView
 from indexrelay.components.live.vectors import LiveVectorSearch, ReleasedVectors
 from indexrelay.components.query import Hits, ManyHits
@@ -41,7 +41,7 @@ class Bench:
     metric: Metric
     index: VectorSearch
     model: Model
-    sizes: GraphSizes
+    sizes: CodeSizes
 
 
 @pytest.fixture(
@@ -66,8 +66,8 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     )
     done = run(kind, job)
     assert done.failed == []
-    # A few rows make a graph here, which is what the tests are about.
-    return Bench(metric, VectorSearch(done.files), model, GraphSizes(first=2, step=1))
+    # A few rows get codes here, which is what the tests are about.
+    return Bench(metric, VectorSearch(done.files), model, CodeSizes(first=2, step=1))
 
 
 Commit = dict[str, tuple[int, Any] | None]

@@ -15,6 +15,8 @@ Vectors lie without gaps in an array of their own, since most of what reads them
 that says that its entry was deleted has none.
 """
 
+import mmap
+from array import array
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -42,7 +44,7 @@ from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Changes, Vectors
 
 if TYPE_CHECKING:
-    from indexrelay.components.live.graph import LiveGraph
+    from indexrelay.components.live.codes import LiveCodes
     from indexrelay.components.live.texts import RowTerms
     from indexrelay.components.text_index.analyser import Analyser
 
@@ -51,7 +53,11 @@ Rows = NDArray[np.int64]
 Places = NDArray[np.int32]
 
 _NEVER: Final = 2**63 - 1
+_SMALL_PAGES: Final[int | None] = getattr(mmap, "MADV_NOHUGEPAGE", None)
+"""Linux has it."""
 _FEWEST: Final = 1024
+_FEWEST_SLOTS: Final = 1024
+"""A power of two, as every larger number of them."""
 _MOST_REPLACED: Final = 0.25
 """Of rows that are copied where there is no room left; of more the replaced ones are left out."""
 _MOST_FILTERS: Final = 64
@@ -59,6 +65,62 @@ _MOST_FILTERS: Final = 64
 FieldValues = list[tuple[Value, ...] | None]
 """By row, what a payload has in one field; ``None``: it lacks it."""
 Holds = Callable[[tuple[Value, ...]], bool]
+
+
+class RowsById:
+    """The newest row of each entry; one thread puts, any number finds without a lock.
+
+    A hash table of row numbers, four bytes each: the ids lie in the list that it was made over. A
+    dict takes 60 bytes more for each row, a ninth of a vector of 128 dimensions.
+    """
+
+    def __init__(self, ids: list[str]) -> None:
+        """Nothing yet, of the rows that ``ids`` has the ids of."""
+        self._ids = ids
+        self._count = 0
+        self._slots = array("i", [-1]) * _FEWEST_SLOTS
+
+    def __len__(self) -> int:
+        """How many entries have rows."""
+        return self._count
+
+    def __contains__(self, entry_id: object) -> bool:
+        return isinstance(entry_id, str) and self.find(entry_id) >= 0
+
+    def find(self, entry_id: str) -> int:
+        """The row of an entry; -1: it has none."""
+        slots = self._slots
+        return slots[self._slot(slots, entry_id)]
+
+    def put(self, entry_id: str, row: int, *, replaces: bool) -> None:
+        """Have ``row``, which is in the list of ids, be the newest one of an entry.
+
+        ``replaces``: whether it had one before.
+        """
+        slots = self._slots
+        slots[self._slot(slots, entry_id)] = row
+        self._count += not replaces
+        if 2 * self._count > len(slots):
+            # A new table: others may be looking through the old one.
+            larger = array("i", [-1]) * (2 * len(slots))
+            for known in slots:
+                if known >= 0:
+                    larger[self._slot(larger, self._ids[known])] = known
+            self._slots = larger
+
+    def over(self, ids: list[str]) -> "RowsById":
+        """The same, over a longer list that begins with the same ids."""
+        copied = RowsById(ids)
+        copied._count, copied._slots = self._count, self._slots[:]
+        return copied
+
+    def _slot(self, slots: "array[int]", entry_id: str) -> int:
+        """Where the row of an entry is, or belongs."""
+        ids, last = self._ids, len(slots) - 1
+        slot = hash(entry_id) & last
+        while (row := slots[slot]) >= 0 and ids[row] != entry_id:
+            slot = (slot + 1) & last
+        return slot
 
 
 class LiveRows:
@@ -84,26 +146,26 @@ class LiveRows:
         self.texts: list[str | None] = []
         self.payloads: list[bytes | None] = []
         """Each as JSON in UTF-8."""
-        self.vectors: Vectors = np.empty((capacity, dimension), dtype=np.float32)
-        """Shape ``(capacity, dimension)``, by place; pages that hold none take no memory."""
+        self.vectors: Vectors = _room_for(capacity, dimension)
+        """Shape ``(capacity, dimension)``, by place."""
         self.places: Places = np.empty(capacity, dtype=np.int32)
         """By row, the place of its vector; -1: it has none, as its entry was deleted."""
         self.rows_at: Places = np.empty(capacity, dtype=np.int32)
         """By place, the row whose vector it is."""
-        self.graph: LiveGraph | None = None
-        """Over the vectors at the first places; replaced by a larger one, never changed."""
+        self.codes: LiveCodes | None = None
+        """Of the vectors at the first places; replaced by those of more, never changed."""
         self.terms: dict[Analyser, list[RowTerms]] = {}
         """What text indexes made of the texts of the first rows; lists are replaced by longer ones,
         never changed."""
         self.born: Rows = np.empty(capacity, dtype=np.int64)
-        self.died: Rows = np.full(capacity, _NEVER, dtype=np.int64)
+        self.died: Rows = np.empty(capacity, dtype=np.int64)
         self.present: Mask = np.zeros(capacity, dtype=bool)
         """Whether the row is an entry; else its entry was deleted."""
-        self._before: list[int] = []
+        self._before: Places = np.empty(capacity, dtype=np.int32)
         """By row: the row with the state before of the same entry; -1: there is none."""
         self._placed = 0
-        self._newest: dict[str, int] = {}
-        self.changed: Container[str] = self._newest.keys()
+        self._newest = RowsById(self.ids)
+        self.changed: Container[str] = self._newest
         """The entries that have rows, in views that came later, too."""
         self._fields: dict[tuple[str, FieldType], FieldValues] = {}
         self._matches: dict[tuple[Filter, tuple[tuple[str, FieldType], ...]], Mask] = {}
@@ -168,6 +230,7 @@ class LiveRows:
             (grown.born, self.born),
             (grown.died, self.died),
             (grown.present, self.present),
+            (grown._before, self._before),
         ):
             own[:count] = old[:count]
         grown.rows_at[: self._placed] = self.rows_at[: self._placed]
@@ -176,17 +239,17 @@ class LiveRows:
         grown.texts += self.texts
         grown.payloads += self.payloads
         grown.terms = dict(self.terms)
-        grown._before += self._before
-        grown._newest.update(self._newest)
+        grown._newest = grown.changed = self._newest.over(grown.ids)
         grown._placed = self._placed
-        graph = self.graph
-        grown.graph = None if graph is None else graph.over(grown.vectors)
+        grown.codes = self.codes
         grown._show(self.view.generation)
         return grown
 
     def above(self, floor: int, *, room_for: Sequence[Changes] = ()) -> "LiveRows":
         """New rows with the newest states of what was born above ``floor``, and room for more."""
-        newest = sorted(row for row in self._newest.values() if self.born[row] > floor)
+        count = len(self.ids)
+        is_newest = (self.died[:count] == _NEVER) & (self.born[:count] > floor)
+        newest = np.flatnonzero(is_newest).tolist()
         rows = LiveRows(
             epoch=self.epoch,
             floor=floor,
@@ -214,14 +277,14 @@ class LiveRows:
 
     def born_before(self, row: int, *, above: int) -> bool:
         """Whether the entry of a row has an earlier one that was born above a generation."""
-        before = self._before[row]
+        before = self._before.item(row)
         return before >= 0 and bool(self.born[before] > above)
 
     def newest_row(self, entry_id: str, view: "LiveView") -> int | None:
         """The row that a view has for an entry, whichever state it says; ``None``: none."""
-        row = self._newest.get(entry_id, -1)
+        row = self._newest.find(entry_id)
         while row >= view.count:  # it came after the view
-            row = self._before[row]
+            row = self._before.item(row)
         return None if row < 0 else row
 
     def matching(self, asked: Filter, kinds: Fields, count: int) -> Mask:
@@ -259,8 +322,8 @@ class LiveRows:
         generation: int,
     ) -> None:
         row = len(self.ids)
-        before = self._newest.get(entry_id, -1)
-        self.born[row] = generation
+        before = self._newest.find(entry_id)
+        self.born[row], self.died[row], self._before[row] = generation, _NEVER, before
         self.present[row] = vector is not None
         self.places[row] = -1
         if vector is not None:
@@ -269,9 +332,8 @@ class LiveRows:
             self._placed = place + 1
         self.texts.append(text)
         self.payloads.append(payload)
-        self._before.append(before)
         self.ids.append(entry_id)
-        self._newest[entry_id] = row
+        self._newest.put(entry_id, row, replaces=before >= 0)
         if before >= 0:
             self.died[before] = generation
 
@@ -337,6 +399,17 @@ class LiveView:
         """The newest row of an entry; ``None``: it did not change after ``above``."""
         row = self.rows.newest_row(entry_id, self)
         return None if row is None or self.rows.born[row] <= above else row
+
+
+def _room_for(capacity: int, dimension: int) -> Vectors:
+    """Vectors whose pages take no memory before they are written.
+
+    Small ones: NumPy asks for pages of 2 MB, of which ten thousand rows leave half a page empty.
+    """
+    memory = mmap.mmap(-1, 4 * capacity * dimension, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if _SMALL_PAGES is not None:
+        memory.madvise(_SMALL_PAGES)
+    return np.frombuffer(memory, dtype=np.float32).reshape(capacity, dimension)
 
 
 def _count(changes: Iterable[Changes]) -> int:

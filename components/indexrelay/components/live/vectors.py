@@ -1,7 +1,7 @@
 """A released vector index and the changes since it, searched as one.
 
-The scores of live rows are exact, whether they are compared one by one or found by a graph
-(`live.graph`); the index answers as ever. `LiveVectorSearch` is one such pair, made for a view and
+The scores of live rows are exact, whether they are compared one by one or found by codes
+(`live.codes`); the index answers as ever. `LiveVectorSearch` is one such pair, made for a view and
 kept until the next one. What is the same for every view of one version, such as which of its rows
 are replaced, is kept beside it in a `ReleasedVectors`.
 
@@ -12,6 +12,7 @@ no hit is made before it is known which ones there are. All others go by `LiveQu
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from itertools import chain, compress, repeat
+from math import ceil, sqrt
 from operator import itemgetter
 from typing import Any, Final, Unpack
 from weakref import WeakKeyDictionary
@@ -19,20 +20,19 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from indexrelay.components.live.codes import (
+    CodeSizes,
+    Comparison,
+    LiveCodes,
+    LiveNeighbours,
+    grow_codes,
+)
 from indexrelay.components.live.entries import (
-    SPARE,
     STEP,
     FindLive,
     LiveEntries,
     LiveQuestion,
     merged_ids,
-)
-from indexrelay.components.live.graph import (
-    Comparison,
-    GraphSizes,
-    LiveGraph,
-    LiveNeighbours,
-    grow_graph,
 )
 from indexrelay.components.live.rows import LiveRows, LiveView, Mask, Rows
 from indexrelay.components.query import (
@@ -51,6 +51,8 @@ from indexrelay.components.vector_index.spec import VectorIndexParameters
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 
+_SPREADS: Final = 3
+"""Of the number of replaced rows among so many, as chance alone would have it."""
 MIN_RECALL: Final = float(VectorIndexParameters.model_fields["min_recall"].default)
 
 
@@ -63,26 +65,26 @@ class ReleasedVectors:
         covers: int,
         *,
         min_recall: float = MIN_RECALL,
-        sizes: GraphSizes | None = None,
+        sizes: CodeSizes | None = None,
     ) -> None:
         """Take what is the same for all views.
 
         Args:
             index: what answers for the version.
             covers: the generation that it contains of its collection.
-            min_recall: what an approximate index has to find of the nearest ten, and so a graph
-                over live rows.
-            sizes: of such graphs; ``None``: those that pay.
+            min_recall: what an approximate index has to find of the nearest ten, and so codes of
+                live rows.
+            sizes: of such codes; ``None``: those that pay.
         """
         self.index = index
         self.covers = covers
         self.min_recall = min_recall
         self.queries = Queries(dimension=index.dimension, metric=index.metric)
         self.comparison = Comparison(index.dimension, index.metric)
-        self._sizes = sizes or GraphSizes.of(index.dimension)
+        self._sizes = sizes or CodeSizes.of(index.dimension)
         exact = knob_of(index.contents.base.index) is None or min_recall >= 1
-        self.with_graph = not exact
-        """Whether live rows may be found by a graph: where the index compares all, they are."""
+        self.with_codes = not exact
+        """Whether live rows may be found by codes: where the index compares all, they are."""
         self._hidden: WeakKeyDictionary[LiveRows, tuple[int, dict[int, int]]]
         self._hidden = WeakKeyDictionary()
 
@@ -95,8 +97,8 @@ class ReleasedVectors:
         self.hidden(view)
 
     def index_rows(self, view: LiveView) -> bool:
-        """Let the graph of the rows grow, if that is due."""
-        return self.with_graph and grow_graph(view.rows, view.placed, self._sizes)
+        """Have codes of more of the rows, if that is due."""
+        return self.with_codes and grow_codes(view.rows, view.placed, self._sizes)
 
     def hidden(self, view: LiveView) -> dict[int, int]:
         """By row of the version that is replaced or deleted: the first live row that says so.
@@ -134,7 +136,7 @@ class LiveVectorSearch(LiveEntries):
         self.dimension: int = released.index.dimension
         """Length of every vector."""
         self._is_l2 = self.metric is Metric.L2
-        self._by_graph: tuple[LiveGraph | None, LiveNeighbours] | None = None
+        self._by_codes: tuple[LiveCodes | None, LiveNeighbours] | None = None
 
     @cached_property
     def ids(self) -> Sequence[str]:
@@ -320,7 +322,7 @@ class LiveVectorSearch(LiveEntries):
         """The ``k`` nearest of the version that no live row replaces or deletes."""
         index, hidden = self._index, self._hidden
         most = min(k + len(hidden), len(index))
-        depth = min(k + SPARE, most)
+        depth = min(k + self._spare(k), most)
         while depth:
             scores, rows = index.nearest_to_one(query, depth)
             found = len(rows)
@@ -333,22 +335,30 @@ class LiveVectorSearch(LiveEntries):
             depth = min(most, STEP * depth)
         return [], []
 
+    def _spare(self, k: int) -> int:
+        """How many more than ``k`` rows of the version nearly always leave ``k``."""
+        hidden = len(self._hidden)
+        if not hidden:
+            return 0
+        expected = k * hidden / len(self._index)
+        return ceil(expected + _SPREADS * sqrt(expected))
+
     @property
     def _neighbours(self) -> LiveNeighbours:
-        """Finds the nearest live rows, by a graph once there is one that the view has all of."""
-        graph, known = self.view.rows.graph, self._by_graph
+        """Finds the nearest live rows, by codes once there are some that the view has all of."""
+        codes, known = self.view.rows.codes, self._by_codes
         released = self._released
-        usable = graph is not None and graph.count <= self.view.placed and released.with_graph
-        if known is not None and (known[0] is graph or not usable):
+        usable = codes is not None and codes.count <= self.view.placed and released.with_codes
+        if known is not None and (known[0] is codes or not usable):
             return known[1]
         found = LiveNeighbours(
             self.view,
             released.comparison,
             alive=self._alive_places,
-            graph=graph if usable else None,
+            codes=codes if usable else None,
             min_recall=released.min_recall,
         )
-        self._by_graph = (graph if usable else None, found)
+        self._by_codes = (codes if usable else None, found)
         return found
 
     @cached_property
