@@ -270,7 +270,7 @@ class Producer:
         """The wait of `wait_served`, for a caller with a loop of its own.
 
         ``live``: whether a reader that has laid the commit over its release serves it, too. Readers
-        say so when they publish their presence, some seconds later.
+        say so with their presence, within a tenth of a second.
         """
         query = ServedQuery(
             commit=commit,

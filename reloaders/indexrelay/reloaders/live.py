@@ -58,6 +58,8 @@ _LONGEST_PAUSE_SECONDS: Final = 5.0
 _CHUNK_ROWS: Final = 1000
 _INDEX_SECONDS: Final = 0.2
 """Between two looks for what is to be indexed: a thousand rows more are compared in 20 µs."""
+_REPORT_SECONDS: Final = 0.1
+"""Between two reports of what is held, each of which is a command to the server."""
 
 
 class LiveLayer:
@@ -71,6 +73,7 @@ class LiveLayer:
         contents: Callable[[], Contents],
         catalog: CatalogAccess,
         changed: Callable[[], None],
+        report: Callable[[], None],
         member: str,
         clock: Clock,
     ) -> None:
@@ -82,10 +85,15 @@ class LiveLayer:
             contents: what is served now.
             catalog: where missing changes are filled in from.
             changed: called when a query sees more than before.
+            report: says what is held to those who wait for it elsewhere; takes as long as the
+                server lets it, and is called by one thread.
             member: spreads the retries of readers.
             clock: for durations and stamps.
         """
         self._block_seconds = settings.reader.block_seconds
+        self._tell = changed
+        self._report = report
+        self._report_due = threading.Event()
         self._followers = {
             name: LiveFollower(
                 settings,
@@ -93,7 +101,7 @@ class LiveLayer:
                 link=link,
                 contents=contents,
                 catalog=catalog,
-                changed=changed,
+                changed=self._note_change,
                 member=member,
                 clock=clock,
             )
@@ -145,11 +153,26 @@ class LiveLayer:
             )
             thread.start()
             self._threads.append(thread)
-        indexing = SupervisedThread(
-            lambda: self._index(stopping), name="indexrelay-live-index", wait=stopping.wait
-        )
-        indexing.start()
-        self._threads.append(indexing)
+        self._report_due.clear()
+        for name, body in (("index", self._index), ("report", self._report_changes)):
+            thread = SupervisedThread(
+                lambda body=body: body(stopping),  # type: ignore[misc]
+                name=f"indexrelay-live-{name}",
+                wait=stopping.wait,
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def _note_change(self) -> None:
+        self._report_due.set()
+        self._tell()
+
+    def _report_changes(self, stopping: threading.Event) -> None:
+        """Report what came: a thread of its own, since the server may keep it waiting."""
+        while self._report_due.wait() and not stopping.is_set():
+            self._report_due.clear()
+            self._report()
+            stopping.wait(_REPORT_SECONDS)
 
     def _index(self, stopping: threading.Event) -> None:
         """Index what the followers hold: a thread of its own, since it may take seconds."""
@@ -161,6 +184,7 @@ class LiveLayer:
     def close(self) -> None:
         """Wait for the threads, which were told to stop, and let go of everything; safe twice."""
         threads, self._threads = self._threads, []
+        self._report_due.set()  # its thread waits for that alone
         for thread in threads:
             thread.join()
         for each in self._followers.values():

@@ -179,6 +179,7 @@ class Reloader:
             contents=lambda: self._current.contents,
             catalog=self._catalog,
             changed=self._note_change,
+            report=self._publish_presence,
             member=self._identity.member,
             clock=self._clock,
         )
@@ -515,8 +516,7 @@ class Reloader:
                 if not done.superseded or self._stopping.is_set():
                     break
             # The server comes last: one that does not answer must not hold up what can be served.
-            if self._may_report:
-                self._reporter.publish(self.state)
+            self._publish_presence()
             if self._may_report:
                 self._announced = self._watch.announced()
         return swapped
@@ -550,6 +550,10 @@ class Reloader:
         """Something is served that was not: wake those who wait for it."""
         if self._freshness is not None:
             self._freshness.changed()
+
+    def _publish_presence(self) -> None:
+        if self._may_report:
+            self._reporter.publish(self.state)
 
     def _note_ready(self) -> None:
         if self._follower.ready:
