@@ -3,10 +3,12 @@
 A reader with nothing live, and with 10,000 changed entries laid over its release, beside one that
 serves the release alone; searches and durable writes in one process, beside the same FAISS index
 behind one lock that is saved after each write; and how long it takes from a commit until a query in
-another process could find it, beside a bare XADD that an XREAD waits for; and the durable writes of
-clients that share transactions, beside a commit for each.
+another process could find it, beside a bare XADD that an XREAD waits for; the durable writes of
+clients that share transactions, beside a commit for each; and searches over HTTP, beside an
+endpoint that does nothing.
 """
 
+import json
 import sys
 import tempfile
 import threading
@@ -36,6 +38,7 @@ from measuring.findings import Figure, Findings, Measured, at_least, at_most, jo
 from measuring.installation import COMPONENT, Installation, installed
 from measuring.plots import Bars
 from measuring.program import Asked, Program, main
+from measuring.requests import asking, request
 from measuring.rounds import Contender, Rounds, interleaved, on_two_threads
 from measuring.servers import BenchServer, bench_server
 
@@ -54,6 +57,10 @@ CAVEATS = """\
 - The clients that write are threads of one process, each with one entry at a time, without HTTP.
   With a commit for each write a thread also sends its changes and its event before the next
   one; shared transactions are announced by a thread of their own, after the answers.
+- Over HTTP four connections, each of which waits for its answer, ask for ten hits with payloads by
+  a vector in JSON. The empty endpoint gets the same bodies, and is one of a plain FastAPI
+  application under uvicorn, without the limits of ours. One process serves both, each in its turn;
+  the client is another, which writes bytes that it has and hardly reads what comes.
 - Memory is what a fresh process grows by (anonymous pages) with the rows of a collection, beyond
   those of another one of the same size: vectors, ids of 14 characters, what finds them, and
   their codes. The C library returns large blocks at once, as in a reader service; by itself glibc
@@ -71,6 +78,7 @@ WRITERS = 8
 WRITES, QUICK_WRITES = 50, 3
 """Of each writer, in a round."""
 TOGETHER, ALONE = "clients together", "a commit each"
+SEARCH, NO_WORK = "a search over HTTP", "an empty endpoint"
 INDEX = "HNSW32"
 NOTHING, EMPTY, FULL, TWO = "no live layer", "nothing live", "10,000 live", "two threads"
 
@@ -123,7 +131,10 @@ def searching(asked: Asked, server: BenchServer, data: Data) -> Findings:
             rounds=asked.rounds,
             say=asked.say,
         )
-        mixed = _mixed(asked, there, data) if data.name == "synthetic" else None
+        mixed, over_http = None, Findings(figures=())
+        if data.name == "synthetic":
+            over_http = _over_http(asked, server, there, data)
+            mixed = _mixed(asked, there, data)
         asked.say("committing what becomes live")
         live = lay_over(there, data)
         contenders = {NOTHING: queries_to(plain, data), FULL: queries_to(there.reader, data)}
@@ -160,7 +171,31 @@ def searching(asked: Asked, server: BenchServer, data: Data) -> Findings:
         measured += [mixed.rates(each, operations, "operations/s") for each in mixed.seconds]
         bars = tuple((each, asked_of / after.median(each)) for each in contenders)
         plots = (Bars(name="live", title="Searches a second", unit="queries/s", bars=bars),)
-    return Findings(figures=tuple(figures), measured=tuple(measured), plots=plots)
+    whole = Findings(figures=tuple(figures), measured=tuple(measured), plots=plots)
+    return joined([whole, over_http])
+
+
+def _over_http(asked: Asked, server: BenchServer, there: Installation, data: Data) -> Findings:
+    """Searches of a reader service, beside an endpoint that does nothing."""
+    arguments = (str(there.folder), server.url, str(DIMENSION), there.name, INDEX)
+    with companion("service", *arguments) as far:
+        sockets = far.ask(do="serve")
+        bodies = [json.dumps({"vector": each.tolist()}).encode() for each in data.queries]
+        contenders = {
+            SEARCH: asking(
+                sockets["ours"],
+                [request("POST", f"/v1/components/{COMPONENT}/search", each) for each in bodies],
+            ),
+            NO_WORK: asking(sockets["empty"], [request("POST", "/empty", each) for each in bodies]),
+        }
+        rounds = interleaved(contenders, rounds=asked.rounds, say=asked.say)
+    ratio = Figure(
+        name="searches over HTTP ÷ an empty endpoint of FastAPI",
+        value=rounds.speed(SEARCH, NO_WORK),
+        target=at_least(0.5),
+    )
+    measured = tuple(rounds.rates(each, len(bodies), "requests/s") for each in contenders)
+    return Findings(figures=(ratio,), measured=measured)
 
 
 def queries_to(reader: Reloader, data: Data) -> Contender:

@@ -55,6 +55,7 @@ class Installation:
         self._settings = settings
         self.folder = settings.data_dir
         """Of the catalog and the store."""
+        self.name = settings.namespace
 
     @property
     def producer(self) -> Producer:
