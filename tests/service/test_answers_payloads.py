@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,11 +181,19 @@ def test_an_answer_that_is_being_encoded_takes_the_room_of_others_and_gives_it_b
     asyncio.run(body())
 
 
-def test_a_small_answer_is_counted_only_when_it_is_sent() -> None:
-    class Connection:
-        def hold(self, _count: int) -> bool:
-            raise AssertionError("the event loop is asked")
+def test_an_answer_is_counted_without_the_event_loop_where_there_is_room() -> None:
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None: ...
 
-    room = AnswerRoom(Connection())  # type: ignore[arg-type] # it is not to be used
-    room.hold(64 * 1024)
-    assert room.held_bytes == 0
+    async def body() -> None:
+        service = Service(app, max_buffered_bytes=1000)
+        connection: Any = service.connect().protocol
+        with ThreadPoolExecutor(1) as thread:  # while it is waited for, the loop does not turn
+            assert thread.submit(connection.hold_on_thread, 400).result()
+            assert thread.submit(connection.hold_on_thread, 600).result()
+        assert service.connections.buffered_bytes == 1000
+        refused = asyncio.to_thread(connection.hold_on_thread, 1)
+        assert await refused is False  # the loop has looked whether another one makes room
+        connection.release()
+        assert service.connections.buffered_bytes == 0
+
+    asyncio.run(body())

@@ -439,7 +439,7 @@ def test_many_bodies_in_small_pieces_keep_the_event_loop_for_a_moment_at_a_time(
             await asyncio.sleep(0)
         assert {status(each) for each in senders} == {200}
         assert max(turns) <= 5
-        assert sum(turns) >= 20 * (900 // TURN_PIECES)
+        assert sum(turns) >= 20 * (900 // TURN_PIECES) - 1  # the first one of all waits for none
 
     running(body)
 

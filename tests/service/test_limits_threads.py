@@ -2,8 +2,11 @@
 
 import asyncio
 import functools
+import gc
 import threading
+import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +15,7 @@ import pytest
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service import queries
-from indexrelay.service.limits import MORE, More, SearchThreads
+from indexrelay.service.limits import MORE, More, OwnThreads, SearchThreads
 from indexrelay.service.problems import OverloadedError
 from indexrelay.service.tokens import digest_of
 from tests.reloaders.bench import Bench
@@ -190,3 +193,96 @@ def test_a_search_runs_between_those_of_a_batch_which_keeps_its_version(
     assert ran == ["one", "alone", "two", "three"]
     versions = [each["version"] for each in batch[0].json()["answers"]]
     assert versions == [alone.json()["version"]] * 3
+
+
+def test_a_call_that_waits_behind_a_long_one_gets_another_thread() -> None:
+    async def body() -> None:
+        threads, go = OwnThreads(2, "calls"), threading.Event()
+        long = asyncio.create_task(threads.run(lambda: go.wait(60)))
+        await asyncio.sleep(0)
+        await threads.run(go.set)
+        assert await long
+
+    run(body)
+
+
+def test_what_has_ended_is_told_although_its_thread_goes_on_with_a_long_call() -> None:
+    async def body() -> None:
+        threads, go, began = OwnThreads(1, "calls"), threading.Event(), threading.Event()
+        first = asyncio.create_task(threads.run(began.wait))
+        slow = asyncio.create_task(threads.run(functools.partial(time.sleep, 0.002)))
+        long = asyncio.create_task(threads.run(lambda: go.wait(60)))
+        await asyncio.sleep(0)  # all three are in the queue
+        began.set()
+        assert await first
+        await slow
+        go.set()
+        assert await long
+
+    run(body)
+
+
+def test_calls_return_what_they_give_and_raise_what_they_raise_in_their_own_context() -> None:
+    variable: ContextVar[int] = ContextVar("number")
+
+    async def body() -> None:
+        threads = OwnThreads(3, "calls")
+
+        def call() -> int:
+            if variable.get() % 10 == 7:
+                raise LookupError(variable.get())
+            return variable.get()
+
+        async def asked(number: int) -> int:
+            variable.set(number)
+            return await threads.run(call)
+
+        found = await asyncio.gather(*map(asked, range(200)), return_exceptions=True)
+        for number, each in enumerate(found):
+            if number % 10 == 7:
+                assert isinstance(each, LookupError)
+                assert each.args == (number,)
+            else:
+                assert each == number
+        names = {each.name for each in threading.enumerate()}
+        assert not names & {f"calls-{number}" for number in range(4, 200)}
+
+    run(body)
+    run(body)
+
+
+def test_a_task_that_is_cancelled_ends_when_its_call_has() -> None:
+    async def body() -> None:
+        threads, began, go = OwnThreads(1, "calls"), threading.Event(), threading.Event()
+        ended: list[str] = []
+
+        def call() -> None:
+            began.set()
+            go.wait(60)
+            ended.append("call")
+
+        task = asyncio.create_task(threads.run(call))
+        while not began.is_set():
+            await asyncio.sleep(0)
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0)
+        assert not task.done()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended == ["call"]
+        assert await threads.run(lambda: 5) == 5
+
+    run(body)
+
+
+def test_threads_end_with_what_they_are_for() -> None:
+    async def body() -> list[threading.Thread]:
+        threads = OwnThreads(2, "ended-with-it")
+        return [await threads.run(threading.current_thread)]
+
+    for thread in asyncio.run(body()):
+        gc.collect()
+        thread.join(60)
+        assert not thread.is_alive()

@@ -35,7 +35,7 @@ from indexrelay.service.metrics import CONTENT_TYPE, MetricsPage, QueryCounts, W
 from indexrelay.service.problems import answer_problems
 from indexrelay.service.queries import Observer, Queries, slow_query_log
 from indexrelay.service.requests import Methods
-from indexrelay.service.routes import PREFIX, v1_routes
+from indexrelay.service.routes import PREFIX, add_search_routes, v1_routes
 from indexrelay.service.tokens import NOBODY, Authentication, Tokens, caller_of, see_everything
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def create_app(
         app.add_middleware(Authentication, tokens=tokens)
     if is_local:
         app.add_middleware(HostCheck, hosts=limits.hosts)
+    add_search_routes(app, queries)  # first: each request tries the routes in their order
     _add_health(app, reloader)
     _add_metrics(app, page)
     app.include_router(v1_routes(reloader, queries, retry))

@@ -23,9 +23,11 @@ import functools
 import os
 import resource
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from enum import Enum, auto
 from typing import Any, Final, cast
 
@@ -46,6 +48,8 @@ _HEADER_PIECE_BYTES: Final = 1024
 """What h11 gets of a header at a time: it refuses what is beyond the limit and not whole yet."""
 READ_BYTES: Final = 64 * 1024
 """What is read of a connection at a time."""
+_LITTLE_BYTES: Final = 16 * 1024
+"""Of a body, which take a fraction of a millisecond."""
 TURN_SECONDS: Final = 0.004
 """How long bodies, and headers, may keep the event loop before it does everything else."""
 _EXPIRE_SECONDS: Final = 0.5
@@ -110,6 +114,7 @@ class Connections:
         """Those that wait for their client; the longest comes first."""
         self._unread: deque[GuardedConnection] = deque()
         """Those with bytes of a body that have not been looked at."""
+        self._counting = threading.Lock()
         self._buffered = 0
         self._highest = 0
         """Bytes that were held at a time since memory was given back last."""
@@ -167,26 +172,39 @@ class Connections:
 
     def hold(self, connection: "GuardedConnection", count: int) -> bool:
         """Count ``count`` bytes for it, if need be in place of another's; whether there is room."""
-        while self._buffered + count > self._max_buffered_bytes:
+        while not self.hold_free(connection, count):
             if not self._make_room(connection, holding=True):
                 log.warning("buffers.all_at_work", buffered_bytes=self._buffered)
                 return False
-        if connection in self._open:  # one that was cut meanwhile holds nothing
-            connection.held_bytes += count
-            self._buffered += count
-            self._highest = max(self._highest, self._buffered)
+        return True
+
+    def hold_free(self, connection: "GuardedConnection", count: int) -> bool:
+        """Count ``count`` bytes for it, if there is room without any other's; from any thread."""
+        with self._counting:
+            if self._buffered + count > self._max_buffered_bytes:
+                return False
+            if connection in self._open:  # one that was cut meanwhile holds nothing
+                connection.held_bytes += count
+                self._buffered += count
+                self._highest = max(self._highest, self._buffered)
         return True
 
     def release(self, connection: "GuardedConnection") -> None:
         """Nothing is held for it any longer."""
-        self._buffered -= connection.held_bytes
-        connection.held_bytes = 0
+        with self._counting:
+            self._buffered -= connection.held_bytes
+            connection.held_bytes = 0
 
     def read_in_turn(self, connection: "GuardedConnection") -> None:
         """Have it read its body when it is its turn."""
         if not self._unread:
             connection.loop.call_soon(self._read_bodies, connection.loop)
         self._unread.append(connection)
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether a body waits for its turn."""
+        return bool(self._unread)
 
     @property
     def has_time_for_headers(self) -> bool:
@@ -319,7 +337,7 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         start = 0
         while start < len(data) and not self.transport.is_closing():
             if self._is_receiving:
-                self._keep(data[start:])
+                self._keep(data[start:], is_ahead=not start)
                 break
             # In pieces, since h11 limits a header only where more of it is to come.
             piece = data[start : start + _HEADER_PIECE_BYTES]
@@ -398,6 +416,14 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         """Count bytes that are held for this client; ``False``: there is no room for them."""
         return self._all.hold(self, count)
 
+    def hold_on_thread(self, count: int) -> bool:
+        """As `hold`, on another thread than the event loop's, which makes room if there is none."""
+        if self._all.hold_free(self, count):
+            return True
+        held: Future[bool] = Future()
+        self.loop.call_soon_threadsafe(lambda: held.set_result(self.hold(count)))
+        return held.result()
+
     def release(self) -> None:
         """They are not held any longer."""
         self._all.release(self)
@@ -448,11 +474,19 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         self.transport.write(b"".join(piece for piece in pieces if piece))
         self.transport.close()
 
-    def _keep(self, data: bytes) -> None:
-        """Keep bytes of a body until it is its turn."""
+    def _keep(self, data: bytes, *, is_ahead: bool) -> None:
+        """Keep bytes of a body until it is its turn.
+
+        A little that came with its header is read at once where nobody waits for a turn: most
+        bodies are whole by then, and to stop and go on reading takes two calls of the system.
+        """
         if self._hold_body(len(data)):
             self.conn.receive_data(data)
-            self.conn.has_more = True
+            if is_ahead or len(data) > _LITTLE_BYTES or self._all.has_unread:
+                self.conn.has_more = True
+            else:
+                self.conn.begin_turn()
+                self.handle_events()
             self._queue_rest()
 
     def _hold_body(self, count: int) -> bool:

@@ -13,13 +13,19 @@ before the event loop has its own again.
 
 import asyncio
 import contextlib
+import contextvars
 import ipaddress
+import threading
+import time
+import weakref
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final, Literal, TypeVar
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Final, Literal, TypeVar
 
-import anyio.from_thread
 import anyio.to_thread
 from anyio import CapacityLimiter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -73,8 +79,8 @@ class HostCheck:
 T = TypeVar("T")
 
 _BLOCK_BYTES: Final = 64 * 1024
-_UNCOUNTED_BYTES: Final = 256 * 1024
-"""Of one answer, on each of the few threads that search."""
+_PATIENCE_SECONDS: Final = 0.001
+"""What a search takes at most, as a rule."""
 
 
 class BodyLimit:
@@ -159,27 +165,18 @@ class AnswerRoom:
     def __init__(self, connection: GuardedConnection | None) -> None:
         """``connection``: whose answer it is; ``None``: another server's, and nothing counts."""
         self._connection = connection
-        self._few_bytes = 0
         self.held_bytes = 0
 
     def hold(self, count: int) -> None:
-        """Count so many bytes; to be called on the thread that answers.
-
-        Few are counted with the next ones, or when they are sent: to ask the event loop takes
-        longer than to encode them.
+        """Count so many bytes; to be called on the thread that answers, not on the event loop's.
 
         Raises:
             OverloadedError: there is no room for them.
         """
         if self._connection is None:
             return
-        count += self._few_bytes
-        if count <= _UNCOUNTED_BYTES:
-            self._few_bytes = count
-            return
-        if not anyio.from_thread.run_sync(self._connection.hold, count):
+        if not self._connection.hold_on_thread(count):
             raise OverloadedError("answers on their way, and no room for one more")
-        self._few_bytes = 0
         self.held_bytes += count
 
 
@@ -261,6 +258,172 @@ class FewThreads:
             self._turns.release()
 
 
+@dataclass(eq=False, slots=True)
+class _Call:
+    """One call for a thread."""
+
+    function: Callable[[], Any]
+    context: contextvars.Context
+    ended: asyncio.Future[None]
+    """Of the loop that waits for it."""
+    is_over: bool = False
+    """Whether the loop knows that it has ended."""
+    result: Any = None
+    error: BaseException | None = None
+
+    def run(self) -> None:
+        """Call it; on the thread."""
+        try:
+            self.result = self.context.run(self.function)
+        except BaseException as error:  # noqa: BLE001 - whoever waits raises it
+            self.error = error
+
+
+class OwnThreads:
+    """Runs functions on a few threads of its own; for one event loop.
+
+    Most calls are short, and Python runs one thread at a time: to wake a thread, and the loop after
+    it, takes as long as a search. So a thread that is awake takes the next call as well, another is
+    woken only for what has waited `_PATIENCE_SECONDS`, and the loop is woken once for all that
+    ended in about that time.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        """Threads start when they are needed, and end with this object."""
+        self._work = _Work()
+        self._count = count
+        self._name = name
+        self._threads = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._looking: asyncio.TimerHandle | None = None
+
+    async def run(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns, once it has ended, also where the task is cancelled before.
+
+        Raises:
+            Exception: what ``function`` raises.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._loop, self._looking = loop, None
+            self._work.tell = partial(loop.call_soon_threadsafe, self._work.deliver)
+            self._work.is_told = False
+        call = _Call(function, contextvars.copy_context(), loop.create_future())
+        self._work.calls.append(call)
+        if self._work.wakes_first():
+            self._wake()
+        elif self._looking is None:
+            self._looking = loop.call_later(_PATIENCE_SECONDS, self._look, loop)
+        await _ending(call)
+        if call.error is None:
+            result: T = call.result
+            return result
+        try:
+            raise call.error
+        finally:
+            del call  # or its traceback would hold itself
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake one more thread for calls that wait."""
+        self._looking = None
+        if self._work.calls:
+            if self._work.wakes_another(self._count):
+                self._wake()
+            self._looking = loop.call_later(_PATIENCE_SECONDS, self._look, loop)
+
+    def _wake(self) -> None:
+        if self._threads < self._work.awake:
+            self._threads += 1
+            name = f"{self._name}-{self._threads}"
+            threading.Thread(target=self._work.run, name=name, daemon=True).start()
+            weakref.finalize(self, self._work.wakes.put, False)
+        self._work.wakes.put(True)
+
+
+class _Work:
+    """What the threads of one `OwnThreads` share with it; it does not keep that alive."""
+
+    def __init__(self) -> None:
+        self.calls: deque[_Call] = deque()
+        self.wakes: SimpleQueue[bool] = SimpleQueue()
+        """One for each thread that is to wake; ``False``: to end."""
+        self.awake = 0
+        """Threads that work, or were woken."""
+        self.is_told = False
+        """Whether the loop is going to look at what has ended."""
+        self.tell: Callable[[], object] = lambda: None
+        self._ended: deque[_Call] = deque()
+        self._counting = threading.Lock()
+
+    def wakes_first(self) -> bool:
+        """Count one thread as awake, where none is; whether it is to be woken."""
+        return self.wakes_another(1)
+
+    def wakes_another(self, most: int) -> bool:
+        """Count one more as awake, where fewer than ``most`` are; whether it is to be woken."""
+        with self._counting:
+            if self.awake >= most:
+                return False
+            self.awake += 1
+        return True
+
+    def run(self) -> None:
+        """What each thread does."""
+        while self.wakes.get():
+            while True:
+                self._work_off()
+                with self._counting:
+                    self.awake -= 1
+                if not self.calls or not self.wakes_first():
+                    break  # what came meanwhile has found this thread awake, or another one
+
+    def _work_off(self) -> None:
+        """Run calls until there are no more."""
+        untold_since: float | None = None
+        while self.calls:
+            try:
+                call = self.calls.popleft()
+            except IndexError:  # another thread has taken it
+                break
+            call.run()
+            self._ended.append(call)
+            del call
+            now = time.monotonic()
+            untold_since = untold_since or now
+            if self.calls and now - untold_since >= _PATIENCE_SECONDS:
+                untold_since = None
+                self._tell()
+        if untold_since is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self.is_told:
+            self.is_told = True
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits there
+                self.tell()
+
+    def deliver(self) -> None:
+        """Wake who waits for what has ended; on the loop."""
+        self.is_told = False  # before it looks: what ends from now on is told again
+        while self._ended:
+            call = self._ended.popleft()
+            call.is_over = True
+            if not call.ended.done():
+                call.ended.set_result(None)
+
+
+async def _ending(call: _Call) -> None:
+    """Return when a call has ended; a task that is cancelled meanwhile is so afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    while not call.is_over:
+        try:
+            await call.ended
+        except asyncio.CancelledError as error:
+            cancelled, call.ended = error, asyncio.get_running_loop().create_future()
+    if cancelled is not None:
+        raise cancelled
+
+
 class More(Enum):
     """What a search gives that gives its thread to others for now."""
 
@@ -279,7 +442,7 @@ class SearchThreads:
     """
 
     def __init__(self, settings: HttpSettings) -> None:
-        self._limiter = CapacityLimiter(settings.searches)
+        self._threads = OwnThreads(settings.searches, "indexrelay-search")
         self._free = settings.searches
         most = settings.searches + settings.max_waiting_searches
         self._room = Room(most, settings, "searches{} to answer")
@@ -324,7 +487,7 @@ class SearchThreads:
             while True:
                 await self._take(caller)
                 try:
-                    found = await anyio.to_thread.run_sync(work, limiter=self._limiter)
+                    found = await self._threads.run(work)
                 finally:
                     self._give()
                 if found is not MORE:

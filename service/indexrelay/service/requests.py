@@ -52,6 +52,8 @@ class Requests(h11.Connection):
     _pieces = 0
     _bytes = 0
     _next: Any = None
+    _head = b""
+    """Of an answer, as it is sent with the first of its body."""
 
     def begin_turn(self) -> None:
         """Let some more pieces be read."""
@@ -90,6 +92,16 @@ class Requests(h11.Connection):
             return event
         self._next = event
         return h11.Data(data=bytes(joined))
+
+    def send(self, event: Any) -> bytes:  # type: ignore[override] # h11 has overloads
+        """What is to be sent; the head of an answer goes with what follows it, in one packet."""
+        given: bytes = super().send(event) or b""
+        if isinstance(event, h11.Response):
+            self._head = given
+            return b""
+        if self._head:
+            given, self._head = self._head + given, b""
+        return given
 
     def start_next_cycle(self) -> None:
         """Be ready for another request."""

@@ -24,9 +24,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import numpy as np
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
+from fastapi.routing import APIRoute
 from numpy.typing import NDArray
 from pydantic import BaseModel
+from starlette.routing import request_response
 
 from indexrelay.components.query import Hits
 from indexrelay.components.served import Hit
@@ -75,6 +77,7 @@ if TYPE_CHECKING:  # needed where a collection has an embedder
 
 _ANSWERED: Final[tuple[type[Exception], ...]] = (*HTTP_ERRORS, NotFilteredError)
 """Errors of one search that are told in its place."""
+PREFIX: Final = "/v1"
 _ASKED: Final = refusals(404, 415, 422)
 _OF_BOTH: Final = frozenset({"weights", "fusion", "rrf_k", "rerank"})
 """Options that say something of words and vectors together."""
@@ -86,16 +89,27 @@ class BatchAnswer(BaseModel):
     answers: list[SearchAnswer | ProblemDetails]
 
 
-def search_routes(queries: Queries) -> APIRouter:
-    """The routes that search a component."""
-    router = APIRouter()
+class SearchRoute(APIRoute):
+    """A route of the application that is nearly always asked for, so the way to it is short.
 
-    @router.post(
-        "/search",
-        response_model=SearchAnswer,
-        responses=_ASKED,
-        openapi_extra=body_or_vectors_of(SearchRequest, many=False),
-    )
+    FastAPI looks up routes of included routers twice on each level, and prepares for dependencies
+    that these have none of: that takes as long as the search.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **described: Any) -> None:
+        """``endpoint`` takes the component's name and the request, and returns the response."""
+        super().__init__(path, endpoint, **described)
+
+        async def answer(request: Request) -> Response:
+            response: Response = await endpoint(request.path_params["name"], request)
+            return response
+
+        self.app = request_response(answer)
+
+
+def add_search_routes(app: FastAPI, queries: Queries) -> None:
+    """The routes that search a component, to an application that has no others yet."""
+
     async def search(name: str, request: Request) -> Response:
         body, kind, given = await sent(request, JSON, VECTORS)
 
@@ -110,12 +124,6 @@ def search_routes(queries: Queries) -> APIRouter:
         ask = Ask(read=read, answer=_searched, words=_in_words)
         return await queries.answer(request, name, "search", ask)
 
-    @router.post(
-        "/search/batch",
-        response_model=BatchAnswer,
-        responses=_ASKED,
-        openapi_extra=body_or_vectors_of(BatchRequest, many=True),
-    )
     async def batch(name: str, request: Request) -> Response:
         body, kind, given = await sent(request, JSON, VECTORS)
 
@@ -131,7 +139,19 @@ def search_routes(queries: Queries) -> APIRouter:
         ask = Ask(read=read, answer=_searched_many, words=_all_in_words)
         return await queries.answer(request, name, "batch", ask)
 
-    return router
+    for endpoint, path, answer, asked in (
+        (search, "/search", SearchAnswer, body_or_vectors_of(SearchRequest, many=False)),
+        (batch, "/search/batch", BatchAnswer, body_or_vectors_of(BatchRequest, many=True)),
+    ):
+        app.router.add_api_route(
+            f"{PREFIX}/components/{{name}}{path}",
+            endpoint,
+            methods=["POST"],
+            response_model=answer,
+            responses=_ASKED,
+            openapi_extra=asked,
+            route_class_override=SearchRoute,
+        )
 
 
 def _in_words(asked: Search) -> tuple[Search, Sequence[Search]] | None:
@@ -376,16 +396,12 @@ def _getting(request: Request, read: Callable[[], EntriesRequest]) -> Ask[Entrie
     return _asking(request, read, answer)
 
 
-PREFIX: Final = "/v1"
-
-
 def v1_routes(reloader: Reloader, queries: Queries, retry: Callable[[], None]) -> APIRouter:
-    """All of them; ``retry`` lets what failed be retried."""
+    """All others; ``retry`` lets what failed be retried."""
     router = APIRouter(prefix=PREFIX)
     router.include_router(_reader_routes(reloader, retry))
     router.include_router(collection_routes(reloader))
-    for of_components in (search_routes(queries), entry_routes(queries)):
-        router.include_router(of_components, prefix="/components/{name}")
+    router.include_router(entry_routes(queries), prefix="/components/{name}")
     return router
 
 
