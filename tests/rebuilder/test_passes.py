@@ -1,5 +1,6 @@
 """One pass after another, in this process: what is built, and from what."""
 
+from indexrelay.rebuilder.passes import _rank
 from indexrelay.schemas.messages import (
     BuildOutcome,
     RebuildStatus,
@@ -156,3 +157,21 @@ def test_a_forcing_request_that_names_nothing_waits_for_all_that_is_due(
     result = bench.rebuild()
     assert (result.status, result.request_ids) == (RebuildStatus.SUCCESS, ("r1",))
     assert set(result.indexes_rebuilt) <= {"index", "other"}
+
+
+def test_of_what_is_built_at_once_the_greater_priority_begins_and_takes_its_group_along(
+    make_bench: MakeBench,
+) -> None:
+    bench = make_bench(
+        a_last=behaving("tracks", priority=-1),
+        b_plain=behaving("tracks"),
+        c_first=behaving("tracks", priority=5),
+        d_mate=behaving("tracks", group="both"),
+        e_urgent=behaving("tracks", group="both", priority=7),
+    )
+    bench.commit("a")
+    order = bench.rebuilder._scheduler.next_order(woken_at=None)
+    assert order is not None
+    turns = sorted(order.turns, key=lambda turn: _rank(turn, order.facts.definitions))
+    built = [name for turn in turns for name in turn]
+    assert built == ["d_mate", "e_urgent", "c_first", "b_plain", "a_last"]

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -508,7 +508,7 @@ class ComponentBuilder:
         log("component.building", component=name, reason=order.reasons[name])
         try:
             with (
-                self.memory.reserved(estimated_memory(name, order.facts, defaults)),
+                self._room_for(name, order.facts),
                 self.workdirs.new() as workdir,
                 self._files.laid_out(definition, self.workdirs.new) as laid_out,
             ):
@@ -531,6 +531,13 @@ class ComponentBuilder:
         except Exception as error:  # noqa: BLE001 - the component fails, its pass goes on
             _log.exception("component.not_built", component=name)
             return ComponentResult(outcome=BuildOutcome.FAILED, error=describe_error(error))
+
+    def _room_for(self, name: str, facts: Facts) -> AbstractContextManager[None]:
+        """Memory for a build, for the length of a ``with``; raises what `MemoryBudget` does."""
+        limits = self._settings.rebuilder
+        if limits.max_memory_bytes is None:
+            return nullcontext()
+        return self.memory.reserved(estimated_memory(name, facts, limits))
 
     def _request(
         self,

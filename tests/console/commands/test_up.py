@@ -192,6 +192,7 @@ def test_everything_on_one_machine_serves_restarts_and_stops(tmp_path: Path) -> 
         "[collections.tracks]\ndimension = 3\n"
         '[components.embeddings]\nkind = "embedding_cache"\nfrom = "tracks"\n'
         '[components.mine]\nkind = "my_kinds:Mine"\nfrom = "tracks"\n'
+        '[schedules.hourly]\ncron = "0 * * * *"\n'  # it is well only where an operator looks
     )
     (tmp_path / "my_kinds.py").write_text(
         "from indexrelay.components.embedding_cache import EmbeddingCache\n\n\n"
@@ -235,5 +236,6 @@ def test_everything_on_one_machine_serves_restarts_and_stops(tmp_path: Path) -> 
         finally:
             up.send_signal(signal.SIGTERM)
         assert up.wait(60) == 0
+    assert "1 rebuilder, 1 operator, 1 reader(s)" in (tmp_path / "said").read_text()
     assert "Traceback" not in (tmp_path / "said").read_text()
     eventually(lambda: not processes_of(str(tmp_path)), seconds=10)
