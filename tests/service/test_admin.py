@@ -18,6 +18,7 @@ from indexrelay.schemas.settings import (
 )
 from indexrelay.service.app import create_app
 from indexrelay.service.tokens import digest_of
+from indexrelay.storage.audit import AuditLog
 from indexrelay.testing import Pipeline
 
 STATUS, REBUILD = "/admin/index/status", "/admin/index/rebuild"
@@ -280,3 +281,5 @@ def test_only_a_token_of_the_scope_admin_asks(pipeline: Pipeline) -> None:
     assert asked("of-a-reader") == (403, 403, 200)
     assert asked("of-a-tenant") == (403, 403, 403), "it shows what everybody has"
     assert client.get(STATUS).status_code == 401
+    *_, line = AuditLog.of(pipeline.settings).newest(10)
+    assert (line["action"], line["who"]) == ("rebuild_requested", "token/admin")

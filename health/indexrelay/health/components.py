@@ -419,9 +419,7 @@ def _left_alone(name: str, facts: Facts) -> str:
         until
         for schedule in facts.schedules.values()
         if name in schedule.targets(facts.definitions)
-        and (
-            until := facts.retry_policy.rests_until(attempt, schedule.failure_cooldown_seconds)
-        )
+        and (until := facts.retry_policy.rests_until(attempt, schedule.failure_cooldown_seconds))
     ]
     if not ends or min(ends) <= facts.now:
         return ""

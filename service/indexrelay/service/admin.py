@@ -155,12 +155,16 @@ class IndexAdmin:
         finally:
             self._looking.release()
 
-    def request_rebuild(self, asked: RebuildRequest) -> str:
+    def request_rebuild(self, asked: RebuildRequest, *, who: str) -> str:
         """Write down what is asked for; returns the request's id.
+
+        Args:
+            who: for the audit log of this host.
 
         Raises:
             RefusedError: there is no catalog here, no such component, or no room for one more.
         """
+        from indexrelay.storage.audit import AuditAction, AuditLog
         from indexrelay.storage.errors import TooManyRequestsError
 
         declared = self._reloader.settings.components
@@ -188,6 +192,15 @@ class IndexAdmin:
         except Exception as error:
             self._catalog.failed(error)
             raise RefusedError(503, f"the catalog does not answer: {error}") from error
+        AuditLog.of(self._reloader.settings, clock=self._clock).record(
+            AuditAction.REBUILD_REQUESTED,
+            who=who,
+            subject=", ".join(asked.components) or None,
+            request_id=request_id,
+            reason=asked.reason,
+            force=asked.force or None,
+            full=asked.full or None,
+        )
         return request_id
 
     def _look(self) -> IndexStatus:
@@ -387,12 +400,14 @@ def admin_routes(admin: IndexAdmin) -> APIRouter:
         see_admin(request)
         body, _, _ = await sent(request, JSON)
         asked = read_body(body, RebuildRequest)
-        request_id = await on_thread(lambda: admin.request_rebuild(asked))
+        name = caller_of(request).name
+        who = "http" if name is None else f"token/{name}"
+        request_id = await on_thread(lambda: admin.request_rebuild(asked, who=who))
         log.info(
             "rebuild.requested",
             request_id=request_id,
             components=asked.components,
-            token=caller_of(request).name,
+            token=name,
             reason=asked.reason,
         )
         return RebuildAccepted(request_id=request_id)
