@@ -20,7 +20,7 @@ from measuring.results import keep, write_page
 from measuring.tables import MARKS, show
 
 LIMIT_SECONDS = 1800.0
-"""For one program. All of them together stay below 40 minutes on two cores."""
+"""For one program. All of them together stay below 50 minutes on two cores."""
 
 
 def main() -> int:

@@ -61,6 +61,12 @@ def _rolled_up(pid: int, wanted: str) -> int:
     raise RuntimeError(f"the kernel tells no {wanted} of process {pid}")
 
 
+def rss(pid: int) -> int:
+    """Bytes that one process has resident, with what it shares."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def _cpu() -> str:
     """The model's name; Linux keeps it in a file, ``platform`` does not look there."""
     info = Path("/proc/cpuinfo")
