@@ -91,7 +91,7 @@ class Queries:
         vector = as_array(given)
         if vector.shape != (self._dimension,):
             raise InvalidQueryError(
-                f"a query has the shape ({self._dimension},), not {vector.shape}"
+                f"the vector of a query has the shape ({self._dimension},), not {vector.shape}"
             )
         # A copy: the caller's may change meanwhile, and the last ones are kept.
         vector = vector.copy()
@@ -108,7 +108,7 @@ class Queries:
         vectors = as_array(given)
         if vectors.ndim != 2 or vectors.shape[1] != self._dimension:
             raise InvalidQueryError(
-                f"a query has the shape (n, {self._dimension}), not {vectors.shape}"
+                f"the vectors of queries have the shape (n, {self._dimension}), not {vectors.shape}"
             )
         if not len(vectors):
             return vectors
