@@ -706,8 +706,10 @@ class World:
                 vector = VECTORS[model[hit.id][0]]
                 unit = vector / np.linalg.norm(vector)
                 assert np.allclose(found.vector(hit.id), unit, atol=1e-6)
-            late = sum(1 for _, each in model.values() if each and each["year"] >= 10)
-            assert found.count({"year": {"$gte": 10}}) == late
+            late = {name for name, (_, each) in model.items() if each and each["year"] >= 10}
+            asked = {"year": {"$gte": 10}}
+            assert found.count(asked) == len(late)
+            assert {hit.id for hit in found.search(VECTORS[0], k=100, filter=asked)} == late
 
     def check_after_quiet(self) -> None:
         self.pipeline.clock.advance(5)
