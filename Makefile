@@ -60,6 +60,10 @@ faults: $(INSTALLED) ## Break it in every way that we know: SERVER=all FAULT=F1,
 soak: $(INSTALLED) ## Kill at random for long: MINUTES=30 SERVER=all
 	@$(BIN)/python -m faults --fault F2 --minutes $(MINUTES) --server $(SERVER)
 
+.PHONY: soak-live
+soak-live: $(INSTALLED) ## Have clients write and search for long, while instances are killed: MINUTES=60
+	@PYTHONPATH=benchmarks $(BIN)/python -m faults.soak --minutes $(MINUTES) $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(INSTALLED) ## Attack it with messages, files and requests of all kinds, MINUTES=30 each
 	@INDEXRELAY_FUZZ_MINUTES=$(MINUTES) $(BIN)/python -m pytest -x --tb=native $(PYTEST_ARGS) \
@@ -68,6 +72,10 @@ fuzz: $(INSTALLED) ## Attack it with messages, files and requests of all kinds, 
 .PHONY: bench
 bench: $(INSTALLED) ## Measure, and write benchmarks/RESULTS.md: ARGS=--quick ARGS="--only events"
 	@PYTHONPATH=benchmarks $(BIN)/python -m measuring $(ARGS)
+
+.PHONY: crowd
+crowd: $(INSTALLED) ## Have fifty clients write and search through two instances: ARGS=--quick
+	@PYTHONPATH=benchmarks $(BIN)/python benchmarks/crowd.py $(ARGS)
 
 .PHONY: bench-peers
 bench-peers: $(PEERS)/.installed ## Install what make bench compares with, in .venv-peers
