@@ -1,6 +1,7 @@
 """A web application behind a real server, on a thread of the test."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,13 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._end.set)
 
 
+def naming_its_protocol(listener: socket.socket) -> socket.socket:
+    """The same socket. Else asyncio lets the packets of an answer wait for each other, for 40 ms,
+    where no `Connections` see to it."""
+    number = listener.detach()
+    return socket.socket(listener.family, listener.type, socket.IPPROTO_TCP, fileno=number)
+
+
 @contextmanager
 def running(app: Any, limits: HttpSettings | None = None) -> Iterator[httpx.Client]:
     """A client of ``app``, which is started, lifespan and all, and stopped again.
@@ -58,7 +66,7 @@ def running(app: Any, limits: HttpSettings | None = None) -> Iterator[httpx.Clie
     config = uvicorn.Config(app, log_config=None, access_log=False)
     if limits is not None:
         config.http = Connections(limits).protocol
-    with listening("127.0.0.1", 0, None) as listener:
+    with listening("127.0.0.1", 0, None) as unnamed, naming_its_protocol(unnamed) as listener:
         server = _Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
