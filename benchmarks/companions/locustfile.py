@@ -205,7 +205,7 @@ class Visitor(User):
         )
 
 
-@events.init_command_line_parser.add_listener
+@events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator] # Locust's
 def _options(parser: LocustArgumentParser) -> None:
     parser.add_argument(
         "--instances", required=True, help="the addresses of the instances, with commas between"
@@ -216,7 +216,7 @@ def _options(parser: LocustArgumentParser) -> None:
     )
 
 
-@events.quitting.add_listener
+@events.quitting.add_listener  # type: ignore[untyped-decorator] # Locust's
 def _record(environment: Environment, **_given: Any) -> None:
     file = environment.parsed_options.record  # type: ignore[union-attr] # from a command line
     if not file:
