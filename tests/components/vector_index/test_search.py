@@ -14,6 +14,7 @@ import pytest
 from indexrelay.components.errors import InvalidQueryError, UnknownEntryError
 from indexrelay.components.vector_index import VectorIndex, VectorIndexParameters, VectorSearch
 from indexrelay.components.vector_index.index_search import knob_of, search_parameters
+from indexrelay.components.vector_index.search import Queries
 from indexrelay.components.vector_index.spec import Effort
 from indexrelay.schemas.settings import Metric
 from tests.components.jobs import MemorySnapshot, clustered, make_job, make_snapshot, run
@@ -198,6 +199,21 @@ def test_many_queries_are_brought_to_the_same_unit_length_as_one(index: VectorSe
     np.testing.assert_allclose(np.linalg.norm(many, axis=1), 1, rtol=1e-6)
 
 
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize(
+    ("wrong", "reason"), [(np.nan, "NaN"), (np.inf, "infinity"), (6e17, r"at most 1e\+18 long")]
+)
+def test_one_of_many_queries_that_cannot_be_answered_is_refused(
+    metric: Metric, wrong: float, reason: str
+) -> None:
+    queries = Queries(dimension=4, metric=metric)
+    long = np.full((8, 4), 4e17, dtype=np.float32)
+    assert queries.many(long).shape == (8, 4), "each may be as long, though all together are longer"
+    long[5] = wrong
+    with pytest.raises(InvalidQueryError, match=reason):
+        queries.many(long)
+
+
 def test_arrays_have_as_many_columns_as_there_are_entries_at_most(index: VectorSearch) -> None:
     ids, scores = index.search_arrays([[1, 2, 3, 4]] * 2, k=1000)
     assert ids.shape == scores.shape == (2, 100)
@@ -214,7 +230,7 @@ def test_what_an_index_does_not_find_is_left_out_of_hits_and_marked_in_arrays(
     """A graph can be in pieces: then the best that FAISS gives is fewer rows, and -1 after them."""
     rows = np.array([[7, 3, -1], [5, -1, -1], [9, 8, 2]])
     found = np.linspace(1, 0.1, 9, dtype=np.float32).reshape(3, 3)
-    monkeypatch.setattr(index, "_nearest", lambda _queries, _k: (found.copy(), rows.copy()))
+    monkeypatch.setattr(index, "_found", lambda _queries, _k: (found.copy(), rows.copy()))
     queries = np.ones((3, 4), np.float32)
     expected = [["e000007", "e000003"], ["e000005"], ["e000009", "e000008", "e000002"]]
     assert [[hit.id for hit in hits] for hits in index.search_many(queries, k=3)] == expected

@@ -110,7 +110,11 @@ class Queries:
             raise InvalidQueryError(
                 f"the vectors of queries have the shape (n, {self._dimension}), not {vectors.shape}"
             )
-        if not len(vectors):
+        if not self._cosine:
+            # One number for all: only where it is too great, or none, each is looked at.
+            if self._square(self._pointer(vectors), vectors.size) <= _MAX_SQUARE:
+                return vectors
+        elif not len(vectors):
             return vectors
         squares = np.empty(len(vectors), dtype=np.float32)
         pointer = self._pointer
@@ -273,8 +277,9 @@ class VectorSearch(VectorEntries, Closable):
         ``max_payload_bytes`` is for all answers together. The hits of each are made when they are
         first read.
         """
-        scores, rows = self._nearest_of_all(self._queries.many(vectors), k, filter)
-        return self._hits_of_many(scores, rows, rows >= 0, max_payload_bytes)
+        found, rows = self._nearest_of_all(self._queries.many(vectors), k, filter)
+        wanted = rows >= 0 if rows.size and missing(rows) else None
+        return self._hits_of_many(found, rows, wanted, max_payload_bytes)
 
     def neighbours(
         self,
@@ -294,10 +299,10 @@ class VectorSearch(VectorEntries, Closable):
         wanted = list(dict.fromkeys(checked_ids(ids)))
         own = np.array([self.contents.row(each) for each in wanted], dtype=np.int64)
         k = checked_k(k)
-        scores, rows = self._nearest_of_all(self.contents.vectors(own), k + 1, filter)
+        found, rows = self._nearest_of_all(self.contents.vectors(own), k + 1, filter)
         others = (rows >= 0) & (rows != own[:, None])
         others &= others.cumsum(axis=1) <= k
-        answers = self._hits_of_many(scores, rows, others, max_payload_bytes)
+        answers = self._hits_of_many(found, rows, others, max_payload_bytes)
         return dict(zip(wanted, answers, strict=True))
 
     def search_arrays(
@@ -314,16 +319,16 @@ class VectorSearch(VectorEntries, Closable):
             InvalidQueryError: as `search` does.
         """
         scores, rows = self._nearest(self._queries.many(vectors), k)
-        found = rows >= 0
         try:
-            if found.all():
+            if not (rows.size and missing(rows)):
                 given = self.contents.ids_of(rows.ravel())
                 return np.fromiter(given, object, rows.size).reshape(rows.shape), scores
+            there = rows >= 0
             ids = np.empty(rows.shape, dtype=object)
-            ids[found] = self.contents.ids_of(rows[found])
+            ids[there] = self.contents.ids_of(rows[there])
         except IndexError as error:
             raise self._no_such_row() from error
-        return ids, np.where(found, scores, np.float32(np.nan))
+        return ids, np.where(there, scores, np.float32(np.nan))
 
     def search_by_id(
         self, entry_id: str, *, k: int = 10, **options: Unpack[VectorKeywords]
@@ -426,16 +431,20 @@ class VectorSearch(VectorEntries, Closable):
 
     def _nearest(self, queries: Vectors, k: int) -> Found:
         """The scores and the rows of the ``k`` nearest to each of ``queries``."""
+        found, rows = self._found(queries, k)
+        return as_scores(found, self.metric), rows
+
+    def _found(self, queries: Vectors, k: int) -> Found:
+        """What FAISS measured of the ``k`` nearest to each of ``queries``, and their rows."""
         k = min(checked_k(k), self._entries)
         if not k or not len(queries):
             shape = (len(queries), 0)
             return np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.int64)
         try:
             with openmp_threads(1):
-                found, rows = self._search.nearest(queries, k)
+                return self._search.nearest(queries, k)
         except RuntimeError as error:  # what every FAISS exception becomes
             raise of_faiss(self.contents.base.paths[BASE], error) from error
-        return as_scores(found, self.metric), rows
 
     def _nearest_to_one(self, query: Vectors, k: int) -> tuple[list[float], Rows]:
         """The scores and the rows of the ``k`` nearest to ``query``, of shape ``(dimension,)``."""
@@ -459,11 +468,11 @@ class VectorSearch(VectorEntries, Closable):
         return (l2_scores(found) if self._is_l2 else found).tolist(), rows
 
     def _nearest_of_all(self, queries: Vectors, k: int, filter_: FilterObject | None) -> Found:
-        """`_nearest` of what a filter matches; ``None``: of everything."""
+        """`_found` of what a filter matches; ``None``: of everything."""
         if filter_ is None:
-            return self._nearest(queries, k)
+            return self._found(queries, k)
         answers = self._answers(queries, k, self.contents.columns.matching(filter_))
-        return as_scores(answers.found, self.metric), answers.rows
+        return answers.found, answers.rows
 
     def _answer(self, query: Vectors, options: QueryOptions, own: int | None = None) -> Hits:
         """The hits of a query, of the shape ``(dimension,)``, without the row ``own``."""
@@ -535,19 +544,21 @@ class VectorSearch(VectorEntries, Closable):
 
     def _hits_of_many(
         self,
-        scores: NDArray[np.float32],
+        found: NDArray[np.float32],
         rows: Rows,
-        wanted: NDArray[np.bool_],
+        wanted: NDArray[np.bool_] | None,
         max_payload_bytes: int | None,
     ) -> ManyHits[Hits]:
-        """The ``wanted`` hits of each query; all arrays are of the shape ``(n, k)``."""
-        if wanted.all():
-            counts = [rows.shape[1]] * len(rows)
+        """The ``wanted`` hits of each query, ``None``: all; the arrays are of the shape ``(n, k)``,
+        and ``found`` is what FAISS measured."""
+        queries, k = rows.shape
+        ends: Sequence[int]
+        if wanted is None:
+            ends = range(0, rows.size + 1, k) if k else [0] * (queries + 1)
+            found, rows = found.ravel(), rows.ravel()
         else:
-            counts = wanted.sum(axis=1).tolist()
-            scores, rows = scores[wanted], rows[wanted]
-        scores, rows = scores.ravel(), rows.ravel()
-        ends = [0, *accumulate(counts)]
+            ends = [0, *accumulate(wanted.sum(axis=1).tolist())]
+            found, rows = found[wanted], rows[wanted]
         payloads: list[bytes | None] | None = None
         paths: list[Path] = []
         try:
@@ -558,12 +569,15 @@ class VectorSearch(VectorEntries, Closable):
         except IndexError as error:
             raise self._no_such_row() from error
 
+        metric = self.metric
+
         def make(query: int) -> Hits:
             part = slice(ends[query], ends[query + 1])
             of_query = None if payloads is None else payloads[part]
-            return Hits(stored_hits(ids[part], scores[part].tolist(), of_query, paths[part]))
+            scores = as_scores(found[part], metric).tolist()
+            return Hits(stored_hits(ids[part], scores, of_query, paths[part]))
 
-        return ManyHits(len(counts), make)
+        return ManyHits(queries, make)
 
     def _raw_payloads(
         self, rows: Rows | Sequence[int], max_payload_bytes: int | None
