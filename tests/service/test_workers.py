@@ -1,8 +1,10 @@
 """What several workers of one address know of each other: a board of notes, and a sum of counts."""
 
+import os
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -10,7 +12,14 @@ import pytest
 
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.app import create_app
-from indexrelay.service.workers import WorkerBoard, WorkerNote, WorkerPlace
+from indexrelay.service.server import listening
+from indexrelay.service.workers import (
+    GIVE_WAY_SECONDS,
+    SharedListener,
+    WorkerBoard,
+    WorkerNote,
+    WorkerPlace,
+)
 from tests.reloaders.bench import Bench
 from tests.service.app_server import running
 from tests.service.conftest import publish_all
@@ -58,7 +67,6 @@ def test_counts_of_workers_add_up_and_outlive_the_worker_that_counted(
         search(one, 3)
         with worker(released, board, 2) as two:
             search(two, 2)
-            assert ended(two) == 2  # what the first has counted since its last note comes later
             samples(one)  # it writes its own down first
             assert ended(two) == ended(one) == 5
             page = samples(two)
@@ -150,3 +158,46 @@ def test_a_note_that_cannot_be_read_counts_as_none(
     assert board.note(1) is None
     with board.held(1):
         assert not WorkerPlace(board, 1).replaces_another
+
+
+def test_a_connection_is_left_for_a_moment_to_a_worker_that_has_fewer(board: WorkerBoard) -> None:
+    moments = [0.0]
+    with (
+        listening("127.0.0.1", 0, None) as opened,
+        board.held(1),
+        board.held(2),
+        ExitStack() as stack,
+    ):
+        places = [WorkerPlace(board, number) for number in (1, 2)]
+        many, few = (
+            stack.enter_context(SharedListener.of(os.dup(opened.fileno()), place))
+            for place in places
+        )
+        many.now = lambda: moments[0]
+        many.setblocking(False)
+
+        def connect() -> None:
+            stack.enter_context(socket.create_connection(opened.getsockname()))
+
+        def accept(listener: SharedListener) -> None:
+            stack.enter_context(listener.accept()[0])
+
+        connect()
+        accept(many)  # none of them has any
+        places[0].count_connections(3)
+        places[1].count_connections(2)
+        connect()
+        for _ in range(2):
+            with pytest.raises(BlockingIOError):
+                accept(many)
+            moments[0] += GIVE_WAY_SECONDS / 4
+        accept(few)
+        moments[0] += 10
+        connect()
+        with pytest.raises(BlockingIOError):  # another connection, which is left to others, too
+            accept(many)
+        moments[0] += GIVE_WAY_SECONDS
+        accept(many)  # nobody has taken it
+        places[1].count_connections(3)
+        connect()
+        accept(many)  # nobody has fewer

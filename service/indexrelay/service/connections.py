@@ -96,10 +96,15 @@ class Connections:
         *,
         now: Callable[[], float] = time.monotonic,
         grace_seconds: float = GRACE_SECONDS,
+        counted: Callable[[int], None] | None = None,
     ) -> None:
-        """Take the limits; see `fitting`."""
+        """Take the limits; see `fitting`.
+
+        ``counted`` gets how many connections are open, whenever that changes.
+        """
         self.now = now
         self._grace_seconds = grace_seconds
+        self._counted = counted
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         """Where the kernel puts what a connection gets, which takes it out at once."""
         self._max_connections = settings.max_connections
@@ -150,6 +155,7 @@ class Connections:
             log.warning("connections.all_at_work", most=self._max_connections)
             return False
         self._open[connection] = self._waiting[connection] = None
+        self._count()
         if self._timer is None:
             self._timer = connection.loop.call_later(_EXPIRE_SECONDS, self.tick, connection.loop)
         return True
@@ -157,8 +163,13 @@ class Connections:
     def leave(self, connection: "GuardedConnection") -> None:
         """Count one out; safe twice."""
         self._open.pop(connection, None)
+        self._count()
         self._waiting.pop(connection, None)
         self.release(connection)
+
+    def _count(self) -> None:
+        if self._counted is not None:
+            self._counted(len(self._open))
 
     def phase_changed(self, connection: "GuardedConnection") -> None:
         """It waits for something else from now on."""

@@ -123,7 +123,9 @@ def serve(
                 slow_query_ms=settings.reader.slow_query_ms,
                 place=place,
             ),
-            http=Connections(limits).protocol,
+            http=Connections(
+                limits, counted=None if place is None else place.count_connections
+            ).protocol,
             ws="none",
             loop="asyncio",
             log_config=None,

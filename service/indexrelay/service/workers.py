@@ -2,8 +2,12 @@
 
 ``indexrelay reader --workers N`` opens the listening socket once, and starts N processes that take
 connections from it: each a reader like any other, with its own presence, and the files that they
-map are in memory once. Whoever is free takes the next connection, and one that dies loses those
-that it had, and no others.
+map are in memory once. One that dies loses the connections that it had, and no others.
+
+The kernel wakes all of them for a connection, and the same one would mostly be the first: a client
+that opens its connections one by one and keeps them would have one worker for all. So each shows
+the others how many it has, in a few bytes of shared memory, and gives way for a moment where
+another one has fewer.
 
 A request reaches one of them. What concerns them all (the page of metrics, a retry) goes by a
 folder that only they can enter, with a file for each place. A worker writes there once a second
@@ -14,12 +18,16 @@ This is what the multiprocess mode of the library of Prometheus does with a file
 """
 
 import fcntl
+import mmap
 import os
+import socket
+import struct
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from anyio import to_thread
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -32,6 +40,11 @@ from indexrelay.service.metrics import Samples
 
 log = get_logger(__name__)
 
+GIVE_WAY_SECONDS: Final = 0.005
+"""How long a connection waits for a worker that has fewer of them."""
+MOST_WORKERS: Final = 64
+_COUNT: Final = struct.Struct("I")
+"""Connections of one worker, and one more; 0: nobody has the place."""
 POST_SECONDS: Final = 1.0
 """How often a worker writes down what it has counted: so old is what the others see of it."""
 
@@ -108,6 +121,16 @@ class WorkerBoard:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def connections(self) -> mmap.mmap:
+        """The number of connections of each place, shared by all workers.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        with open_private(self._folder / "connections", "a+") as file:
+            os.ftruncate(file.fileno(), _COUNT.size * (MOST_WORKERS + 1))
+            return mmap.mmap(file.fileno(), _COUNT.size * (MOST_WORKERS + 1))
+
     def _file(self, number: int) -> Path:
         return self._folder / f"{number}.json"
 
@@ -124,6 +147,8 @@ class WorkerPlace:
         self._number = number
         self._lock = threading.Lock()
         self._complaints = LogOnce()
+        self._connections = board.connections()
+        self.count_connections(0)
         before = board.note(number)
         self.replaces_another = before is not None
         """Whether another process had the place before."""
@@ -148,6 +173,17 @@ class WorkerPlace:
                 update={"ready": ready, "retries": self._retries, "families": families}
             )
             self._write()
+
+    def count_connections(self, count: int) -> None:
+        """Show the others how many connections this worker has."""
+        self._count = count + 1
+        _COUNT.pack_into(self._connections, _COUNT.size * self._number, self._count)
+
+    @property
+    def has_fewest_connections(self) -> bool:
+        """Whether no other worker has fewer."""
+        counts = (each for (each,) in _COUNT.iter_unpack(self._connections) if each)
+        return min(counts, default=self._count) >= self._count
 
     def others(self) -> list[tuple[WorkerNote, bool]]:
         """The notes of the other places, each with whether its process lives."""
@@ -189,6 +225,40 @@ class WorkerPlace:
                 error=reason,
                 consequence="the metrics of the other workers lack what this one counts",
             )
+
+
+class SharedListener(socket.socket):
+    """A listening socket from which several workers take connections, whoever has fewest first."""
+
+    place: WorkerPlace
+    now: Callable[[], float] = staticmethod(time.monotonic)
+    _since = float("-inf")
+    """When a connection was first left to others."""
+
+    @classmethod
+    def of(cls, file: int, place: WorkerPlace) -> Self:
+        """From an open file, which is this object's from now on, and no child's."""
+        os.set_inheritable(file, False)
+        listener = cls(fileno=file)
+        listener.place = place
+        return listener
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """The next connection.
+
+        Raises:
+            BlockingIOError: there is none, or it is another worker's; asyncio tries again at once
+                for as long as it is there.
+        """
+        if not self.place.has_fewest_connections:
+            now = self.now()
+            if now - self._since > 2 * GIVE_WAY_SECONDS:
+                self._since = now  # what was left to others then is gone
+            if now - self._since < GIVE_WAY_SECONDS:
+                raise BlockingIOError
+        taken = super().accept()
+        self._since = float("-inf")
+        return taken
 
 
 class Worker:

@@ -130,13 +130,13 @@ def reader(
 def run_worker(settings: Settings, seat: WorkerSeat, *, reader_id: str, insecure: bool) -> None:
     """Be one of several workers, until SIGTERM."""
     from indexrelay.service import serve
-    from indexrelay.service.workers import WorkerBoard, WorkerPlace
+    from indexrelay.service.workers import SharedListener, WorkerBoard, WorkerPlace
 
     board = WorkerBoard(seat.board)
-    os.set_inheritable(seat.listener, False)
-    with board.held(seat.number), socket.socket(fileno=seat.listener) as listener:
+    with board.held(seat.number):
         place = WorkerPlace(board, seat.number)
-        serve(settings, reader_id=reader_id, insecure=insecure, listener=listener, place=place)
+        with SharedListener.of(seat.listener, place) as listener:
+            serve(settings, reader_id=reader_id, insecure=insecure, listener=listener, place=place)
 
 
 def run_workers(
