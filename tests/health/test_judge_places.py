@@ -1,12 +1,13 @@
 """What is judged of the places: the catalog, the artifacts, the sources, the releases."""
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from indexrelay.health.due import find_due, why_not
-from indexrelay.health.facts import Area, SourceFact, Unknown
+from indexrelay.health.facts import Area, BackupsFact, SourceFact, Unknown
 from indexrelay.health.judge import judge
 from indexrelay.health.status import Actor, Code
 from indexrelay.schemas.messages import LockWait
@@ -60,6 +61,35 @@ CASES: Cases = {
         Code.REDIS_UNREADABLE,
         "Redis cannot be asked: it is away",
         "start it",
+        Actor.PERSON,
+    ),
+    "no backup yet": (
+        {"backups": BackupsFact(folder="/backups", max_age_seconds=691_200)},
+        Code.BACKUP_OVERDUE,
+        "there is no backup in /backups, and they are scheduled",
+        "indexrelay backup create",
+        Actor.PERSON,
+    ),
+    "an old backup": (
+        {
+            "backups": BackupsFact(
+                folder="/backups", max_age_seconds=691_200, newest_at=NOW - timedelta(days=9)
+            )
+        },
+        Code.BACKUP_OVERDUE,
+        "the newest backup in /backups is 9.0 days old, and is to be younger than 8",
+        "see that an operator runs",
+        Actor.PERSON,
+    ),
+    "backups out of sight": (
+        {
+            "backups": BackupsFact(
+                folder="/backups", max_age_seconds=691_200, unreadable="not permitted"
+            )
+        },
+        Code.BACKUP_OVERDUE,
+        "it is not known whether there is a backup: not permitted",
+        "see that an operator runs",
         Actor.PERSON,
     ),
     "conflict": (
@@ -242,3 +272,11 @@ def test_what_a_restored_collection_covered_before_is_behind_and_is_built_again(
     )
     assert set(codes(facts)) == {Code.COMPONENT_BEHIND}
     assert find_due(facts, facts.retry_policy).reasons.keys() == set(NAMES)
+
+
+def test_backups_are_young_enough_where_nothing_was_released_or_none_are_scheduled() -> None:
+    young = BackupsFact(folder="/backups", max_age_seconds=86_400, newest_at=NOW)
+    assert judge(healthy(backups=young)).well
+    none = BackupsFact(folder="/backups", max_age_seconds=86_400)
+    assert Code.BACKUP_OVERDUE not in codes(healthy(backups=none, release=None, versions={}))
+    assert judge(healthy(backups=None)).well

@@ -96,13 +96,16 @@ def test_an_operator_that_was_stopped_before_its_start_starts_nothing(tmp_path: 
 
 @pytest.mark.parametrize("declared", [False, True])
 def test_the_settings_decide_which_duties_there_are(tmp_path: Path, declared: bool) -> None:
-    schedules = {"nightly": {"cron": "0 2 * * *"}} if declared else {}
-    settings = Settings.model_validate({"data_dir": tmp_path, "schedules": schedules})
+    tables = {
+        "schedules": {"nightly": {"cron": "0 2 * * *"}},
+        "backups": {"schedule": "0 3 * * *"},
+    }
+    settings = Settings.model_validate({"data_dir": tmp_path, **(tables if declared else {})})
     operator = OperatorService(
         settings, catalog=Catalog.open(settings.catalog_url), store=ArtifactStore.of(settings)
     )
     assert settings.has_duties is declared
-    assert operator.duties == (("schedules",) if declared else ())
+    assert operator.duties == (("schedules", "backups") if declared else ())
     with capture_logs() as events:
         operator.start()
         operator.stop()

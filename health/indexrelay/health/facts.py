@@ -143,6 +143,20 @@ class SourceFact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BackupsFact:
+    """The backups of an installation that has them scheduled."""
+
+    folder: str
+    """Where they lie, seen from the host that looks."""
+    max_age_seconds: float
+    """The newest is to be younger."""
+    newest_at: datetime | None = None
+    """When it was begun; ``None``: there is none."""
+    unreadable: str | None = None
+    """Why the folder cannot be read."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Untaken:
     """Events that wait for a consumer, or that one took and did not acknowledge."""
 
@@ -233,6 +247,8 @@ class Facts:
     """The highest number that is taken in the store, intact or not."""
     redis: RedisFacts | None = None
     """``None``: not looked at, or unknown."""
+    backups: BackupsFact | None = None
+    """``None``: none are scheduled, or they were not looked at."""
     open_folders: tuple[str, ...] = ()
     """Folders of ours that every user of the host may enter."""
     unknown: Mapping[Area, Unknown] = field(default_factory=dict)

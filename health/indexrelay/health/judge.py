@@ -65,6 +65,7 @@ def judge(facts: Facts) -> Verdict:
         *redis_problems(facts),
         *limited(member_problems(facts)),
         *_of_schedules(facts),
+        *_of_backups(facts),
         *_of_dead_letters(facts),
     )
     redis = facts.redis
@@ -259,6 +260,32 @@ def _of_schedules(facts: Facts) -> Iterator[Problem]:
             advice=f"start an operator, or start it again with these settings: {commands.OPERATOR}",
             acts=Actor.PERSON,
         )
+
+
+def _of_backups(facts: Facts) -> Iterator[Problem]:
+    """That there is no backup that is young enough; where nothing is released, nothing is lost."""
+    backups = facts.backups
+    if backups is None or facts.release is None:
+        return
+    days = backups.max_age_seconds / 86_400
+    if backups.unreadable is not None:
+        what = f"it is not known whether there is a backup: {backups.unreadable}"
+    elif backups.newest_at is None:
+        what = f"there is no backup in {backups.folder}, and they are scheduled"
+    elif (age := (facts.now - backups.newest_at).total_seconds()) > backups.max_age_seconds:
+        what = (
+            f"the newest backup in {backups.folder} is {age / 86_400:.1f} days old, "
+            f"and is to be younger than {days:.3g}"
+        )
+    else:
+        return
+    yield Problem(
+        code=Code.BACKUP_OVERDUE,
+        what=what,
+        advice=f"see that an operator runs, and what its log says of backups; "
+        f"make one now: {commands.CREATE_BACKUP}",
+        acts=Actor.PERSON,
+    )
 
 
 def _of_dead_letters(facts: Facts) -> Iterator[Problem]:

@@ -95,6 +95,9 @@ class Code(StrEnum):
     SCHEDULE_OVERDUE = "schedule_overdue"
     """A schedule should have started a rebuild: no operator looks at it."""
 
+    BACKUP_OVERDUE = "backup_overdue"
+    """Backups are scheduled, and none is young enough."""
+
     EVENTS_UNTAKEN = "events_untaken"
     LEASE_ORPHANED = "lease_orphaned"
     LEASE_ENDLESS = "lease_endless"
@@ -138,6 +141,7 @@ BUILDS: Final = frozenset(Code) - {
     Code.READER_NOT_READY,
     Code.READER_SERVICE_SILENT,
     Code.COMPONENT_NOT_SERVED,
+    Code.BACKUP_OVERDUE,
     Code.SCHEDULE_OVERDUE,
 }
 """What `indexrelay rebuild` is about: everything but whether roles run, and have followed."""

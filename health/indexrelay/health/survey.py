@@ -20,6 +20,7 @@ from indexrelay.components.registry import kind_class
 from indexrelay.health.advice import advice_for
 from indexrelay.health.facts import (
     Area,
+    BackupsFact,
     Facts,
     RedisFacts,
     SourceFact,
@@ -37,10 +38,9 @@ from indexrelay.schemas.messages import ReaderState, RebuilderState, Role
 from indexrelay.schemas.settings import CatalogSource, Settings
 from indexrelay.schemas.versions import Definitions, Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
+from indexrelay.storage.backups import newest_backup_at
 from indexrelay.storage.catalog import Catalog, ChangeCount
-from indexrelay.storage.errors import (
-    UnknownCollectionError,
-)
+from indexrelay.storage.errors import StoreAccessError, UnknownCollectionError
 from indexrelay.storage.sources import open_source
 from indexrelay.streams import Connection, Keys
 from indexrelay.streams.errors import refusal_code
@@ -149,7 +149,9 @@ class Survey:
 
     def whole(self) -> Facts:
         """Everything, as of now; what cannot be read is in ``unknown``."""
-        facts = replace(self._nothing(), open_folders=tuple(self._open_folders()))
+        facts = replace(
+            self._nothing(), open_folders=tuple(self._open_folders()), backups=self._backups()
+        )
         # In this order: a reader never serves what is not released yet, and a version never covers
         # what is not committed yet, unless something is wrong.
         facts = self._attempt(Area.REDIS, self._with_redis, facts)
@@ -206,6 +208,18 @@ class Survey:
             facts = replace(facts, unknown=unknown)
             # Tables and folders can be looked at without a catalog.
             return self._outside(facts) if area is Area.CATALOG else facts
+
+    def _backups(self) -> BackupsFact | None:
+        settings = self._settings
+        if settings.backups.schedule is None:
+            return None
+        fact = BackupsFact(
+            folder=str(settings.backups_dir), max_age_seconds=settings.backups.max_age_seconds
+        )
+        try:
+            return replace(fact, newest_at=newest_backup_at(settings))
+        except StoreAccessError as error:
+            return replace(fact, unreadable=str(error))
 
     def _open_folders(self) -> Iterator[str]:
         settings = self._settings

@@ -64,6 +64,10 @@ def duties_of(resources: DutyResources) -> list[Duty]:
         from indexrelay.operations.schedules import ScheduleDuty
 
         duties.append(ScheduleDuty(resources))
+    if settings.backups.schedule is not None:
+        from indexrelay.operations.backups.schedule import BackupDuty
+
+        duties.append(BackupDuty(resources))
     return duties
 
 
@@ -124,4 +128,5 @@ class OperatorService:
         self._connection.close()
 
 
-_IDLE: Final = "the settings give it nothing to do: declare a schedule, [schedules.NAME]"
+_IDLE: Final = "the settings give it nothing to do: declare a schedule, [schedules.NAME] "
+"or backups.schedule"

@@ -21,6 +21,7 @@ from pydantic import (
     field_validator,
 )
 
+from indexrelay.schemas.cron import CronLine, TimeZone
 from indexrelay.schemas.names import Digest, Name, canonical_json
 from indexrelay.schemas.tables import (
     CountOrFalse,
@@ -49,6 +50,11 @@ class BackupSettings(Table):
     format: Literal["file", "folder"] = "file"
     """``file``: one archive, ``.tar.zst`` (and ``.age``). ``folder``: the same files as they are,
     for file systems that compress or deduplicate."""
+    schedule: CronLine | None = None
+    """When ``indexrelay operator`` makes one: minute, hour, day of the month, month, day of the
+    week; ``0 3 * * *`` is every night at three. ``None``: only people make backups."""
+    timezone: TimeZone = "UTC"
+    """In which that line is read, as ``Europe/Berlin``."""
     with_catalog: bool = True
     """Whether a backup holds the catalog's entries, so that nothing else is needed after a loss.
     ``false``: for a catalog that is a PostgreSQL with backups of its own."""

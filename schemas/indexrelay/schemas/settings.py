@@ -568,7 +568,7 @@ class Settings(Table):
     @property
     def has_duties(self) -> bool:
         """Whether there is anything for an operator to do (`indexrelay operator`)."""
-        return bool(self.schedules)
+        return bool(self.schedules) or self.backups.schedule is not None
 
     @property
     def artifacts_dir(self) -> Path:

@@ -9,6 +9,7 @@ import pytest
 from indexrelay.operations.backups import Backups
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.audit import AuditLog
 from tests.console.conftest import Run
 
 pytestmark = pytest.mark.server
@@ -64,6 +65,13 @@ def test_a_backup_is_made_listed_verified_and_restored(run: Run, config: Path) -
     assert newest is not None
     assert newest.number == document["release"]
     assert "@" in newest.by
+    audit = AuditLog.of(load_settings(config, environ={})).newest(3)
+    assert [(each["action"], each["subject"]) for each in audit] == [
+        ("backed_up", facts["id"]),
+        ("restored", facts["id"]),
+        ("restored", facts["id"]),
+    ]
+    assert [each.get("with_catalog") for each in audit] == [True, False, True]
 
 
 def test_what_is_not_sound_is_said_in_one_line_and_exits_3(run: Run, config: Path) -> None:

@@ -35,6 +35,7 @@ from indexrelay.operations.backups import Backups, generate_identity
 from indexrelay.schemas import commands
 from indexrelay.schemas.backups import BackupManifest
 from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.storage.audit import AuditAction
 from indexrelay.storage.backups import StoredBackup
 from indexrelay.storage.errors import BackupUnknownError
 
@@ -89,6 +90,13 @@ def create(
     with Installation.at(config) as installation, bytes_bar("backing up") as progress:
         created = backups_of(installation).create(
             release=release, with_catalog=with_catalog, progress=progress
+        )
+        installation.audit(
+            AuditAction.BACKED_UP,
+            subject=created.backup.id,
+            release=created.manifest.release.number,
+            with_catalog=created.manifest.catalog is not None,
+            removed=[each.id for each in created.removed] or None,
         )
     facts = BackupFacts.of(created.backup, created.manifest)
     if json:
@@ -149,6 +157,14 @@ def restore(
             identity_file=identity,
             reason=reason,
             progress=progress,
+        )
+        installation.audit(
+            AuditAction.RESTORED,
+            subject=id_,
+            release=done.release.number,
+            of_release=done.manifest.release.number,
+            with_catalog=done.generations is not None,
+            reason=reason or None,
         )
         announced(installation, done.release)
     held = sorted(set(done.release.holds) & set(done.manifest.versions))

@@ -175,17 +175,18 @@ class _PieceReader:
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces = pieces
-        self._left = b""
+        self._piece = b""
+        self._at = 0
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes, at most ``size``; none at the end."""
-        while not self._left:
-            piece = next(self._pieces, None)
-            if piece is None:
+        while self._at == len(self._piece):
+            self._piece, self._at = next(self._pieces, b""), 0
+            if not self._piece:
                 return b""
-            self._left = piece
-        taken = self._left if size < 0 else self._left[:size]
-        self._left = self._left[len(taken) :]
+        end = len(self._piece) if size < 0 else self._at + size
+        taken = self._piece[self._at : end]
+        self._at += len(taken)
         return taken
 
 

@@ -122,41 +122,22 @@ class Backups:
             BackupsBusyError: another process makes or removes backups.
             StoreAccessError: the backup cannot be written, or the artifacts cannot be read.
         """
-        limits = self._settings.backups
-        wanted = limits.with_catalog if with_catalog is None else with_catalog
         with self.folder.writing():
-            began = self._clock.now()
-            id_ = self.folder.free_id(began)
-            documents = self._documents(release)
-            self._store.pin_blobs(documents.blobs)
-            partial, copy = self.folder.partial(id_), self.folder.partial(id_, ".catalog")
-            try:
-                catalog = self._copied_catalog(documents, copy) if wanted else None
-                manifest = self._manifest(id_, began, documents, catalog)
-                source = self._source(documents, copy)
-                if limits.format == "folder":
-                    write_folder(partial, manifest, source, progress)
-                else:
-                    write_archive(partial, manifest, source, limits, progress)
-                encrypted = bool(limits.recipients)
-                final = self.folder.final(
-                    id_, folder=limits.format == "folder", encrypted=encrypted
-                )
-                self.folder.publish(partial, final)
-            finally:
-                for path in (partial, copy):
-                    discard(path)
-            removed = self._prune()
-        created = Created(backup=self.folder.get(id_), manifest=manifest, removed=removed)
-        _log.info(
-            "backup.created",
-            backup=id_,
-            release=manifest.release.number,
-            bytes=created.backup.bytes,
-            catalog=catalog is not None,
-            seconds=round((self._clock.now() - began).total_seconds(), 3),
-        )
-        return created
+            return self._create(release, with_catalog, progress)
+
+    def create_due(self, slot: datetime | None, *, progress: Progress = _unseen) -> Created | None:
+        """Back up the newest release, unless a backup was begun since; ``None``: one was.
+
+        Args:
+            slot: since when; ``None``: whenever.
+
+        Raises: as `create`.
+        """
+        with self.folder.writing():
+            newest = next(iter(self.folder.all()), None)
+            if newest is not None and (slot is None or newest.begun_at >= slot):
+                return None
+            return self._create(None, None, progress)
 
     def manifest(self, id_: str, *, identity_file: Path | None = None) -> BackupManifest:
         """What a backup holds, by its manifest alone.
@@ -244,7 +225,7 @@ class Backups:
             backup=id_,
             release=done.release.number,
             of_release=done.manifest.release.number,
-            catalog=with_catalog,
+            with_catalog=with_catalog,
         )
         return done
 
@@ -262,6 +243,42 @@ class Backups:
             return self._superfluous()
         with self.folder.writing():
             return self._prune()
+
+    def _create(
+        self, release: int | None, with_catalog: bool | None, progress: Progress
+    ) -> Created:
+        limits = self._settings.backups
+        wanted = limits.with_catalog if with_catalog is None else with_catalog
+        began = self._clock.now()
+        id_ = self.folder.free_id(began)
+        documents = self._documents(release)
+        self._store.pin_blobs(documents.blobs)
+        partial, copy = self.folder.partial(id_), self.folder.partial(id_, ".catalog")
+        try:
+            catalog = self._copied_catalog(documents, copy) if wanted else None
+            manifest = self._manifest(id_, began, documents, catalog)
+            source = self._source(documents, copy)
+            if limits.format == "folder":
+                write_folder(partial, manifest, source, progress)
+            else:
+                write_archive(partial, manifest, source, limits, progress)
+            encrypted = bool(limits.recipients)
+            final = self.folder.final(id_, folder=limits.format == "folder", encrypted=encrypted)
+            self.folder.publish(partial, final)
+        finally:
+            for path in (partial, copy):
+                discard(path)
+        removed = self._prune()
+        created = Created(backup=self.folder.get(id_), manifest=manifest, removed=removed)
+        _log.info(
+            "backup.created",
+            backup=id_,
+            release=manifest.release.number,
+            bytes=created.backup.bytes,
+            with_catalog=catalog is not None,
+            seconds=round((self._clock.now() - began).total_seconds(), 3),
+        )
+        return created
 
     def _superfluous(self) -> tuple[StoredBackup, ...]:
         return tuple(superfluous(self.folder.all(), self._settings.backups, self._clock.now()))
