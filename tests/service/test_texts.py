@@ -332,6 +332,23 @@ def test_the_clients_write_texts_whose_vectors_the_reader_makes(
     assert function.calls == [["lo"], ["north"]]
 
 
+def test_a_repeat_whose_text_gets_no_vector_is_told_that_it_may_have_been_written_before(
+    function: Function, tmp_path: Path
+) -> None:
+    with writing(tmp_path, timeout_seconds=0.05, query_seconds=0.05) as (client, _):
+        said: list[str] = []
+        for headers in ({}, {"idempotency-key": "again"}):
+            entries = [{"id": "x", "text": "hangs"}]
+            answer = client.put(ENTRIES, json={"entries": entries}, headers=headers)
+            assert answer.status_code == 503, answer.text
+            said.append(answer.json()["detail"])
+        function.open.set()
+    assert said[0].startswith("entries.0.text: nothing was written: the embedder took more than")
+    assert said[1] == said[0] + (
+        "; an earlier request under this Idempotency-Key may have written it"
+    )
+
+
 def test_the_same_write_of_a_text_is_known_where_its_vector_comes_out_otherwise(
     function: Function, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ import pytest
 
 from indexrelay.producers import GroupCommit, GroupFullError
 from indexrelay.schemas.session import HEADER, SessionToken
-from indexrelay.schemas.settings import HttpSettings, Settings
+from indexrelay.schemas.settings import CatalogSettings, HttpSettings, Settings
 from indexrelay.service import Client
 from indexrelay.service.app import create_app
 from indexrelay.service.tokens import digest_of, new_token
-from indexrelay.service.writes import EntryWriter
+from indexrelay.service.writer import EntryWriter
 from indexrelay.testing import Pipeline
 from tests.service.app_server import running
 
@@ -583,7 +583,7 @@ def test_without_the_setting_nothing_is_written_and_no_catalog_is_opened(tmp_pat
 FORKING = """
 import os, sys
 from indexrelay.schemas.settings import Settings
-from indexrelay.service.writes import EntryWriter
+from indexrelay.service.writer import EntryWriter
 
 writer = EntryWriter(Settings.model_validate_json(sys.argv[1]))
 
@@ -707,3 +707,25 @@ def test_a_key_is_the_callers_own(guarded: httpx.Client) -> None:
         body = upserts(f"{name}-keyed", payload={"tenant": name})
         headers = shown(name, **{"idempotency-key": "one"})
         assert written(guarded.put(ENTRIES, json=body, headers=headers))["repeated"] is False
+
+
+def test_a_service_makes_no_catalog_where_there_are_releases_and_the_url_is_wrong(
+    tmp_path: Path,
+) -> None:
+    with closing(Pipeline(settings_in(tmp_path), tmp_path)) as pipeline:
+        with pipeline.producer.batch("songs") as batch:
+            batch.upsert(["a"], [[0, 0]])
+        pipeline.rebuild()
+        elsewhere = tmp_path / "elsewhere.db"
+        settings = pipeline.settings.model_copy(
+            update={"catalog": CatalogSettings(url=f"sqlite:///{elsewhere}")}
+        )
+        writer = EntryWriter(settings)
+        app = create_app(pipeline.reader("web"), pipeline.settings.http, writer=writer)
+        with running(app) as client:
+            answer = client.put(ENTRIES, json={"entries": [{"id": "b", "vector": [1, 1]}]})
+            stored = client.get(f"{ENTRIES}/a")
+        for refused in (answer, stored):
+            assert refused.status_code == 503
+            assert "no catalog where catalog.url says" in refused.json()["detail"]
+        assert not elsewhere.exists()

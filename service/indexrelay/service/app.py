@@ -40,7 +40,7 @@ from indexrelay.service.tokens import NOBODY, Authentication, Tokens, caller_of,
 
 if TYPE_CHECKING:
     from indexrelay.service.workers import WorkerPlace
-    from indexrelay.service.writes import EntryWriter
+    from indexrelay.service.writer import EntryWriter
 
 
 def create_app(
@@ -85,7 +85,8 @@ def create_app(
         worker = Worker(place, post=page.post, retry=reloader.retry_failed)
         lifespan, retry = worker.around(lifespan), worker.retry_everywhere
     if limits.writes:
-        from indexrelay.service.writes import EntryWriter, closing, write_routes
+        from indexrelay.service.writer import EntryWriter, closing
+        from indexrelay.service.writes import write_routes
 
         writer = writer or EntryWriter(reloader.settings, max_waiting=limits.max_waiting_writes)
         lifespan = closing(writer, lifespan)

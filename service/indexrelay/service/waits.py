@@ -23,7 +23,7 @@ from indexrelay.service.limits import FewThreads
 from indexrelay.service.problems import OverloadedError
 
 if TYPE_CHECKING:
-    from indexrelay.service.writes import EntryWriter
+    from indexrelay.service.writer import EntryWriter
 
 log = get_logger(__name__)
 

@@ -17,18 +17,14 @@ other request that entry is not there.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import re
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Final, TypeVar
 
-from anyio import to_thread
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel
 from pydantic_core import from_json
@@ -38,22 +34,18 @@ from indexrelay.producers import (
     BatchContentError,
     CollectionMismatchError,
     Commit,
-    GroupCommit,
     GroupFullError,
     GuardedEntriesError,
     InvalidEntriesError,
-    Producer,
     UndeclaredCollectionError,
     UnknownEntriesError,
     WrongSourceError,
 )
 from indexrelay.reloaders import Reloader
-from indexrelay.reloaders.fastapi import Lifespan
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.filters import matches, parse_filter
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.session import HEADER, SessionToken
-from indexrelay.schemas.settings import Settings
 from indexrelay.service.answers import LargeResponse, plain_json
 from indexrelay.service.bodies import (
     JSON,
@@ -72,12 +64,10 @@ from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.queries import Queries, sent
 from indexrelay.service.tokens import Caller, caller_of, see_writer
 from indexrelay.service.waits import CommitWaits
-from indexrelay.storage.catalog import Catalog
+from indexrelay.service.writer import CatalogMissingError, EntryWriter
 from indexrelay.storage.entries import Guard, StoredEntry
 from indexrelay.storage.errors import UnknownCollectionError
 from indexrelay.storage.validation import EntryRules, check_ids
-from indexrelay.streams import Connection
-from indexrelay.streams.presence import follow_forks
 
 log = get_logger(__name__)
 
@@ -95,6 +85,8 @@ _UNKNOWN: Final = (
     "again with the same Idempotency-Key"
 )
 _AWAY: Final = "the catalog does not answer as it should, and nothing was written; ask again"
+_NOTHING: Final = "nothing was written"
+_REPEATED: Final = "; an earlier request under this Idempotency-Key may have written it"
 
 
 class WriteAnswer(BaseModel):
@@ -131,99 +123,6 @@ class StoredAnswer(BaseModel):
     payload: Any
     """Its JSON payload; null where it has none."""
     text: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Opened:
-    """What is open in this process."""
-
-    catalog: Catalog
-    producer: Producer
-    group: GroupCommit
-
-
-class EntryWriter:
-    """The catalog and the group commit of one service; from any thread, and across forks.
-
-    Opened with the first request that needs it, in the process that has it.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        max_waiting: int = 200,
-        catalog: Catalog | None = None,
-        connection: Connection | None = None,
-    ) -> None:
-        """Nothing is opened yet.
-
-        Args:
-            settings: the installation.
-            max_waiting: writes that may wait for the next transaction; also those that may wait to
-                be visible or released.
-            catalog: stays open at `close`; ``None``: the one that the settings name.
-            connection: to Redis; the same.
-        """
-        self.settings = settings
-        self.max_waiting = max_waiting
-        self._catalog = catalog
-        self._connection = connection
-        self.after_fork_in_child()
-        follow_forks(self)
-
-    def after_fork_in_child(self) -> None:
-        """Leave what is open to the parent."""
-        self._opening = threading.Lock()
-        self._opened: _Opened | None = None
-
-    def open(self) -> _Opened:
-        """Everything that it takes to write.
-
-        Raises:
-            CatalogVersionError, sqlalchemy.exc.SQLAlchemyError: the catalog cannot be opened.
-        """
-        with self._opening:
-            if self._opened is None:
-                catalog = self._catalog or Catalog.open(self.settings.catalog_url)
-                producer = Producer(self.settings, catalog=catalog, connection=self._connection)
-                group = producer.group_commit(max_waiting=self.max_waiting)
-                self._opened = _Opened(catalog=catalog, producer=producer, group=group)
-            return self._opened
-
-    def is_ready(self, collection: str) -> bool:
-        """Whether a write to it can be prepared without waiting for the catalog."""
-        opened = self._opened
-        return opened is not None and opened.group.knows(collection)
-
-    def make_ready(self, collection: str) -> None:
-        """See that it is so; raises as `open`, and as a batch of the collection does."""
-        self.open().group.declare(collection)
-
-    def close(self) -> None:
-        """Commit what waits, and close what was opened here; safe twice."""
-        with self._opening:
-            opened, self._opened = self._opened, None
-        if opened is None:
-            return
-        opened.group.close()
-        opened.producer.close()
-        if self._catalog is None:
-            opened.catalog.close()
-
-
-def closing(writer: EntryWriter, lifespan: Lifespan) -> Lifespan:
-    """A lifespan at whose end the writer is closed, once all requests are answered."""
-
-    @contextlib.asynccontextmanager
-    async def closed(app: Any) -> AsyncIterator[None]:
-        async with lifespan(app):
-            try:
-                yield
-            finally:
-                await to_thread.run_sync(writer.close)
-
-    return closed
 
 
 ResultT = TypeVar("ResultT")
@@ -278,6 +177,8 @@ class _Requests:
             outcome = "repeated" if commit.repeated else "written"
         except Exception as error:
             outcome = _outcome_of(error)
+            if key is not None and _claims_nothing_written(error):
+                raise RefusedError(503, f"{error}{_REPEATED}") from error
             raise
         finally:
             known = collection if collection in self._writer.settings.collections else ""
@@ -435,6 +336,8 @@ def _refusal(error: IndexRelayError, *, hides_others: bool) -> RefusedError:
                 f"generation {error.generation}; nothing was written: draw a key for each write, "
                 "and send it again only with the same write",
             )
+        case CatalogMissingError():
+            return RefusedError(503, str(error))
         case InvalidEntriesError() | WrongSourceError():
             return RefusedError(422, str(error))
         case GroupFullError():
@@ -453,6 +356,11 @@ def _outcome_of(error: Exception) -> WriteOutcome:
         isinstance(error, RefusedError) and error.status < 500
     )
     return "refused" if refused else "failed"
+
+
+def _claims_nothing_written(error: Exception) -> bool:
+    """Whether it says of a write, which may be repeated, that nothing was written."""
+    return isinstance(error, RefusedError) and error.status == 503 and _NOTHING in str(error)
 
 
 def _no_entry(collection: str, entry_id: str) -> RefusedError:

@@ -19,10 +19,10 @@ from indexrelay.service.limits import FewThreads
 from indexrelay.service.metrics import WriteCounts
 from indexrelay.service.problems import OverloadedError, RefusedError
 from indexrelay.service.tokens import EVERYBODY, Caller, caller_of, digest_of
+from indexrelay.service.writer import EntryWriter
 from indexrelay.service.writes import (
     _CATALOG_THREADS,
     _TURN_SECONDS,
-    EntryWriter,
     _batch_id,
     _Requests,
 )

@@ -19,7 +19,7 @@ from indexrelay.service.app import create_app
 from indexrelay.service.mcp.api import Api, within
 from indexrelay.service.mcp.server import mcp_server
 from indexrelay.service.mcp.tools import TOOLS
-from indexrelay.service.writes import EntryWriter
+from indexrelay.service.writer import EntryWriter
 from indexrelay.testing import Pipeline
 
 SETTINGS = Settings.model_validate(
