@@ -15,7 +15,7 @@ import pytest
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service import queries
-from indexrelay.service.limits import MORE, More, OwnThreads, SearchThreads
+from indexrelay.service.limits import MORE, FewThreads, More, OwnThreads, SearchThreads
 from indexrelay.service.problems import OverloadedError
 from indexrelay.service.tokens import digest_of
 from tests.reloaders.bench import Bench
@@ -286,3 +286,16 @@ def test_threads_end_with_what_they_are_for() -> None:
         gc.collect()
         thread.join(60)
         assert not thread.is_alive()
+
+
+def test_a_call_that_is_not_waited_for_any_longer_keeps_its_thread_until_it_ends() -> None:
+    async def body() -> None:
+        threads, go = FewThreads(1, "looks to make"), threading.Event()
+        with pytest.raises(TimeoutError):
+            await threads.run(lambda: go.wait(60), seconds=60, answer_seconds=0.001)
+        with pytest.raises(OverloadedError, match="looks to make"):
+            await threads.run(lambda: None, seconds=0.001)
+        go.set()
+        assert await threads.run(lambda: 7, seconds=60, answer_seconds=60) == 7
+
+    run(body)

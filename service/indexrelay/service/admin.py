@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
-import anyio
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
@@ -35,6 +33,7 @@ from indexrelay.schemas.versions import VersionManifest
 from indexrelay.service.bodies import JSON, RebuildRequest, read_body
 from indexrelay.service.collections import Answering, CollectionFacts, collections_of
 from indexrelay.service.description import body_of, refusals
+from indexrelay.service.limits import FewThreads
 from indexrelay.service.problems import RefusedError
 from indexrelay.service.queries import sent
 from indexrelay.service.tokens import caller_of, see_admin
@@ -48,6 +47,8 @@ T = TypeVar("T")
 PREFIX: Final = "/admin/index"
 _KEPT_SECONDS: Final = 1.0
 """How long an answer serves for those who ask next."""
+_THREADS: Final = 2
+"""One may hang in the catalog, and another one in the artifacts."""
 _LONGEST_SECONDS: Final = 10.0
 """After which whoever asked is told that the catalog or the artifacts do not answer."""
 _UP_TO_DATE: Final = frozenset({Condition.CURRENT, Condition.DEFERRED})
@@ -375,13 +376,14 @@ def _greatest(values: Iterable[float | None]) -> float | None:
 def admin_routes(admin: IndexAdmin) -> APIRouter:
     """Both routes."""
     router = APIRouter(prefix=PREFIX)
-    limiter = anyio.CapacityLimiter(2)
+    threads = FewThreads(_THREADS, "looks of administrators to make")
 
     async def on_thread(call: Callable[[], T]) -> T:
         """What ``call`` gives; a `RefusedError` where that takes too long."""
         try:
-            with anyio.fail_after(_LONGEST_SECONDS):
-                return await to_thread.run_sync(call, abandon_on_cancel=True, limiter=limiter)
+            return await threads.run(
+                call, seconds=_LONGEST_SECONDS, answer_seconds=_LONGEST_SECONDS
+            )
         except TimeoutError:
             raise _silent() from None
 

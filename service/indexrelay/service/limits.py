@@ -236,15 +236,20 @@ class FewThreads:
         self._limiter = CapacityLimiter(count)
         self._turns = asyncio.Semaphore(count)
 
-    async def run(self, function: Callable[[], T], *, seconds: float) -> T:
+    async def run(
+        self, function: Callable[[], T], *, seconds: float, answer_seconds: float | None = None
+    ) -> T:
         """What ``function`` returns.
 
         Args:
             function: runs to its end, however long that takes.
             seconds: for which a thread is waited for.
+            answer_seconds: for which the end of ``function`` is waited for; ``None``: as long as it
+                takes. Its thread is not free before that.
 
         Raises:
             OverloadedError: there was none in time.
+            TimeoutError: ``function`` did not end in time.
             Exception: what ``function`` raises.
         """
         try:
@@ -252,10 +257,17 @@ class FewThreads:
                 await self._turns.acquire()
         except TimeoutError:
             raise OverloadedError(self._what) from None
-        try:
-            return await anyio.to_thread.run_sync(function, limiter=self._limiter)
-        finally:
-            self._turns.release()
+        work = asyncio.ensure_future(  # which only the end of the loop cancels
+            anyio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=self._limiter)
+        )
+        work.add_done_callback(self._ended)
+        async with asyncio.timeout(answer_seconds):
+            return await asyncio.shield(work)
+
+    def _ended(self, work: asyncio.Future[Any]) -> None:
+        self._turns.release()
+        if not work.cancelled():
+            work.exception()  # so that one that nobody waits for any more is not warned of
 
 
 @dataclass(eq=False, slots=True)
