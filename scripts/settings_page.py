@@ -22,6 +22,7 @@ from indexrelay.components.kind import Kind
 from indexrelay.components.registry import GROUP, kind_class
 from indexrelay.schemas.backups import BackupSettings
 from indexrelay.schemas.documents import json_schema_of
+from indexrelay.schemas.gates import GateSettings
 from indexrelay.schemas.schedules import ScheduleSettings
 from indexrelay.schemas.settings import (
     ArtifactSettings,
@@ -63,6 +64,7 @@ _TABLES: Final[tuple[tuple[str, type[BaseModel] | type[Kind[Any, Any]]], ...]] =
     ('`[collections.NAME.source]`, `kind = "folder"`', FolderSource),
     ("`[collections.NAME.embedder]`", EmbedderSettings),
     ("`[components.NAME]`", ComponentDefinition),
+    ("`[components.NAME.gates]`", GateSettings),
     *((f'`[components.NAME]`, `kind = "{kind}"`', kind_class(kind)) for kind in KINDS),
     ("`[redis]`", RedisSettings),
     ("`[catalog]`", CatalogSettings),

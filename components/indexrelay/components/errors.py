@@ -121,6 +121,14 @@ class RerankFunctionError(FunctionError):
     """
 
 
+class GateFunctionError(FunctionError):
+    """Raised when a function that ``gates.functions`` names cannot be imported.
+
+    Change ``gates.functions`` in the component's table, or install its module where the rebuilder
+    runs.
+    """
+
+
 class EmbedderFunctionError(FunctionError):
     """Raised when the function that ``embedder`` names cannot be imported.
 

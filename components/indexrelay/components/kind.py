@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from indexrelay.components.errors import CorruptFileError, UnusableInputError
 from indexrelay.components.served import Served
+from indexrelay.schemas.gates import GateSettings
 from indexrelay.schemas.names import truths_as_text
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
@@ -213,6 +214,8 @@ class Job:
     """What it may hold; call `BuildMemory.hold` before making something large."""
     goal: Goal = Goal.BEST
     """What it is to make."""
+    gates: GateSettings = field(default_factory=GateSettings)
+    """What it has to show, beside the limits of its kind."""
     load: HostLoad = field(default_factory=HostLoad, compare=False, repr=False)
     """Of the host, since this was made or since it was asked last."""
 

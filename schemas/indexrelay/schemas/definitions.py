@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from indexrelay.schemas.filters import FilterableFields
+from indexrelay.schemas.gates import GateSettings
 from indexrelay.schemas.names import Name, canonical_json, sha256_hex, truths_as_text
 from indexrelay.schemas.parameter_files import FILE_KEYS, digested, located
 
@@ -105,6 +106,9 @@ class ComponentDefinition(BaseModel):
     failure_cooldown_seconds: Annotated[float, Field(gt=0)] | None = None
     """The wait before a failed build is first retried; ``None``: the rebuilder's. For how long a
     schedule leaves it alone is said in the schedule."""
+
+    gates: GateSettings = GateSettings()
+    """What a new version has to show before it is released."""
 
     parameters: dict[str, Annotated[Any, AfterValidator(_json_value)]] = Field(default_factory=dict)
     """The kind's own keys, as given."""

@@ -30,6 +30,7 @@ from indexrelay.schemas.names import MAX_COMPONENTS, Identifier, Name
 from indexrelay.schemas.schedules import ScheduleSettings
 from indexrelay.schemas.tables import (
     CountOrFalse,
+    FunctionReference,
     MillisecondsOrFalse,
     PositiveCount,
     PositiveSeconds,
@@ -196,10 +197,6 @@ class FolderSource(Table):
 
 
 Source = Annotated[CatalogSource | TableSource | FolderSource, Field(discriminator="kind")]
-
-
-FunctionReference = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
-"""``module:function``, both as Python spells them."""
 
 
 class EmbedderSettings(Table):

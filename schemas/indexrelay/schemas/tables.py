@@ -33,6 +33,9 @@ SecondsOrFalse = Annotated[
 
 MillisecondsOrFalse = SecondsOrFalse
 
+FunctionReference = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+"""``module:function``, both as Python spells them."""
+
 
 def _at_home(path: Path) -> Path:
     """A leading ``~`` or ``~NAME`` is a home folder, as in a shell."""

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 from indexrelay.schemas.names import Digest, FileName, Name, canonical_json, sha256_hex
 from indexrelay.schemas.settings import ComponentDefinition
 
-SCHEMA_VERSION: Final = "1.4"
+SCHEMA_VERSION: Final = "1.5"
 """major.minor of every document and message that is written today."""
 Seconds = Annotated[float, Field(ge=0)]
 Generation = Annotated[int, Field(ge=0, lt=2**63)]
@@ -66,6 +66,13 @@ class Check(_Document):
     limit: float | None = None
     seconds: Seconds = 0.0
     blob: Digest | None = None
+    required: bool = True
+    """``False``: the component's settings let a version be released that does not pass it."""
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it keeps the version from being released."""
+        return self.required and not self.passed
 
 
 class VersionManifest(_Document):

@@ -39,7 +39,9 @@ GATES = [
     "sample_is_exact",
     "own_distance",
     "recall_at_10",
+    "recall_at_10_lower",
     "latency_ms",
+    "latency_p99_ms",
 ]
 
 

@@ -153,7 +153,7 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
         if built.extends and job.previous is not None:
             gates = incremental_gates(job, job.previous, built, files, self.parameters)
         else:
-            gates = full_gates(job.collection, built, files, self.parameters)
+            gates = full_gates(job.collection, built, files, self.parameters, job.gates)
         if self.parameters.golden is not None:
             gates = golden_gates(
                 gates, self.parameters, load=lambda: VectorSearch(files), ask=_answer
@@ -166,6 +166,10 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
             if job.goal is Goal.IMPROVEMENT and job.previous is not None and passed:
                 previous = job.previous
                 yield judge("no_slower_ms", lambda: _no_slower(files, previous))
+            if passed and job.previous is not None and (job.gates.compares or not built.extends):
+                from indexrelay.components.vector_index.comparison import comparison_gates
+
+                yield from comparison_gates(files, job.previous, job.gates)
 
     def load(self, files: Mapping[str, Path]) -> VectorSearch:
         """Map a version for serving.

@@ -115,8 +115,21 @@ class GateFailedError(BuildError):
 
     def __init__(self, checks: Sequence[Check]) -> None:
         self.checks = tuple(checks)
-        failed = [check for check in self.checks if not check.passed]
+        failed = [check for check in self.checks if check.refuses]
         super().__init__("; ".join(f"gate {check.name}: {_reason(check)}" for check in failed))
+
+
+class NoRoomError(BuildError):
+    """Raised when a build does not begin, because disk or memory have less room than the ``gates``
+    of its component ask for; it is retried for as long as that lasts."""
+
+    def __init__(self, what: str, *, free: int, wanted: int, setting: str) -> None:
+        super().__init__(
+            f"it did not begin: {free:,} bytes of {what} are free, and {wanted:,} are asked for "
+            f"(gates.{setting}); make room, or lower that setting"
+        )
+        self.free = free
+        self.wanted = wanted
 
 
 class BuildTimedOutError(BuildError):

@@ -8,17 +8,14 @@ Components of one group are released together, so they have to contain the same 
 they share. A snapshot cannot be opened again once somebody has committed, and two processes cannot
 share one. So what has to agree is built one after another from the very same snapshot.
 
-Then come the gates that every kind shares, and the kind's own (`run_gates`). They look at the files
-on disk, in handles of their own. A gate that raises has failed, and so has a `verify` that yields
-no check: a version that was not checked is never released.
+Then come the gates (`indexrelay.rebuilder.builds.gates`): a version that was not checked is never
+released.
 """
 
-import hashlib
 import shutil
-import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -37,15 +34,18 @@ from indexrelay.components.kind import (
 )
 from indexrelay.components.registry import (
     checked_build,
-    checks_of,
     kind_class,
     kind_of,
-    loads,
     served,
 )
-from indexrelay.components.served import Served
-from indexrelay.rebuilder.builds import BuildRequest, BuildSession, GateFailedError, Progress
-from indexrelay.schemas import commands
+from indexrelay.rebuilder.builds import (
+    BuildRequest,
+    BuildSession,
+    GateFailedError,
+    NoRoomError,
+    Progress,
+)
+from indexrelay.rebuilder.builds.gates import check_room, run_gates
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.failpoints import failpoint
@@ -55,7 +55,7 @@ from indexrelay.schemas.names import shortened
 from indexrelay.schemas.parameter_files import recorded
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
-from indexrelay.storage.artifacts import ArtifactStore, StagedBlob
+from indexrelay.storage.artifacts import ArtifactStore, StagedBlob, VersionUnreadableError
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.entries import SourceSnapshot
 from indexrelay.storage.errors import UnknownCollectionError, is_transient
@@ -127,7 +127,7 @@ def build_component(
             )
             manifest, mode = build.run(progress, memory)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the component fails, nothing else
-        transient = is_transient(error, memory=False)
+        transient = isinstance(error, NoRoomError) or is_transient(error, memory=False)
         if transient:
             snapshots.close()
         return ComponentResult(
@@ -175,7 +175,7 @@ class _Verified:
 
     @property
     def passed(self) -> bool:
-        return all(check.passed for check in self.checks)
+        return not any(check.refuses for check in self.checks)
 
 
 class _VersionBuild:
@@ -206,6 +206,8 @@ class _VersionBuild:
         """
         kind = kind_of(self._request.definition)
         job = self._job(progress, memory)
+        if job.previous is None or job.from_scratch:
+            check_room(job, self._store, serving=self._serving())
         verified = self._build_and_verify(kind, job)
         continues_only = job.goal is Goal.CATCH_UP
         if continues_only and not verified.built.extends:
@@ -261,7 +263,17 @@ class _VersionBuild:
             full_reason=full_reason,
             memory=memory,
             goal=request.goal,
+            gates=request.definition.gates,
         )
+
+    def _serving(self) -> VersionManifest | None:
+        """The version that serves, whatever its definition; ``None``: there is none to be read."""
+        request = self._request
+        if request.previous is None:
+            return None
+        with suppress(VersionUnreadableError):
+            return self._store.version(request.component, request.previous)
+        return None
 
     def _parent(self, name: str, version_id: str) -> ComponentInput:
         opened = self._store.open_version(name, version_id)
@@ -425,7 +437,7 @@ def _after_failed_gates(built: Built, failed: Sequence[Check], reason: str) -> B
     details = built.details.get("build", {})
     if not isinstance(details, dict):  # of a user's kind, which means something else by it
         return built
-    gates = [check.name for check in failed if not check.passed]
+    gates = [check.name for check in failed if check.refuses]
     build = {**details, "mode": "full", "reason": reason, "failed_gates": gates}
     return replace(built, details={**built.details, "build": build})
 
@@ -484,92 +496,3 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
-
-
-def run_gates(
-    kind: Kind[Any, Served],
-    job: Job,
-    built: Built,
-    *,
-    files: Mapping[str, Path],
-    full: bool,
-    min_kept: float,
-    pool: Executor,
-) -> tuple[Check, ...]:
-    """Every check of one new version: of its bytes, its counts, and those of its kind.
-
-    Args:
-        built: with its files by content (`BlobRef`).
-        files: the same files on disk.
-        full: somebody asked for a build from scratch, and wants every check again. Otherwise checks
-            of blobs that the previous version names hold for this one as well.
-        min_kept: the share of the previous version's entries that must still be there; 0: any
-            number will do.
-        pool: reads files back, several at once.
-    """
-    previous = job.previous.manifest if job.previous else None
-    known = {} if full or previous is None else _checks_of_blobs(previous)
-    blobs = {name: file for name, file in built.files.items() if isinstance(file, BlobRef)}
-
-    def read_back(name: str) -> Check:
-        blob = blobs[name]
-        return known.get(("bytes", blob.digest)) or _check_bytes(name, blob, files[name])
-
-    bytes_checks = pool.map(read_back, sorted(blobs))  # beside the gates of the kind
-    counts: list[Check] = []
-    if previous is not None:
-        counts.append(
-            _check_count(job.component, "entries", built.entries, previous.entries, min_kept)
-        )
-        counts.extend(
-            _check_count(job.component, what, built.counts[what], before, min_kept)
-            for what, before in previous.counts.items()
-            if what in built.counts  # a kind may come to count other things
-        )
-    of_kind = [*checks_of(kind, job, built, files)]
-    checks = [*bytes_checks, *counts, *of_kind]
-    if all(check.passed for check in checks):
-        loaded = loads(kind, files)
-        checks += [loaded] if loaded is not None else []
-    return tuple(checks)
-
-
-def _checks_of_blobs(previous: VersionManifest) -> dict[tuple[str, str], Check]:
-    """Checks that concern only a blob hold for every version that names it."""
-    return {
-        (check.name, check.blob): check
-        for check in previous.checks
-        if check.blob is not None and check.passed
-    }
-
-
-def _check_bytes(name: str, blob: BlobRef, file: Path) -> Check:
-    """Read a file back: what is on disk must be what was hashed when it was written."""
-    started = time.perf_counter()
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    passed = digest == blob.digest
-    return Check(
-        name="bytes",
-        passed=passed,
-        detail="" if passed else f"{name} reads back as {digest}, not as {blob.digest}",
-        measured=file.stat().st_size,
-        seconds=time.perf_counter() - started,
-        blob=blob.digest,
-    )
-
-
-def _check_count(component: str, what: str, count: int, before: int, min_kept: float) -> Check:
-    """A collection that lost most of its entries, texts or payloads mostly has a broken source."""
-    kept = count / before if before else 1.0
-    passed = kept >= min_kept
-    return Check(
-        name="count_kept" if what == "entries" else f"{what}_kept",
-        passed=passed,
-        detail=""
-        if passed
-        else f"{count:,} {what} where the last version has {before:,}; "
-        f"if that is right: {commands.rebuild(component, force=True)}",
-        measured=kept,
-        limit=min_kept,
-    )
