@@ -151,9 +151,9 @@ def pause(name: str) -> Pause:
     return Pause(component=name, reason="cost", since=NOW)
 
 
-def hold() -> Hold:
-    """What a person asked for."""
-    return Hold(reason="bad maps", since=NOW)
+def hold(refused: str | None = None) -> Hold:
+    """What a person asked for; ``refused``: what a rebuilder took back instead."""
+    return Hold(reason="bad maps", since=NOW, refused=refused)
 
 
 def healthy(*, generation: int = 3, **changes: Any) -> Facts:

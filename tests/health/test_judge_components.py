@@ -116,6 +116,13 @@ CASES: Cases = {
         "indexrelay lift similar",
         Actor.PERSON,
     ),
+    "rolled back": (
+        {"release": release(holds={"similar": hold(refused="a" * 64)})},
+        Code.RELEASE_ROLLED_BACK,
+        "similar went back to an earlier version on 2026-01-01 12:00 UTC: bad maps",
+        "indexrelay lift similar",
+        Actor.PERSON,
+    ),
     "paused": (
         {"paused": {"similar": pause("similar")}},
         Code.COMPONENT_PAUSED,

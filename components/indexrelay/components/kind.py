@@ -385,6 +385,15 @@ class Kind(ABC, Generic[ParametersT, ServedT_co]):
         """
         return self.load(files)
 
+    @classmethod
+    def overlap(cls, new: Any, before: Any) -> float | None:  # noqa: ARG003 - for kinds that are searched
+        """Of the best answers to the last queries that ``before`` was asked, the share that ``new``
+        gives as well; ``None``: it was asked none, or the kind does not compare.
+
+        A canary asks it when it has loaded ``new``; both are as `load` gave them.
+        """
+        return None
+
 
 OpenedT = TypeVar("OpenedT")
 

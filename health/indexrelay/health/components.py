@@ -217,7 +217,9 @@ def component_health(
             kind=definition.kind if definition else manifest.kind if manifest else "?",
             condition=_condition(name, facts, due),
             building=tuple(builders.get(name, ())),
-            held=None if hold is None else Decision(reason=hold.reason, since=hold.since),
+            held=None
+            if hold is None
+            else Decision(reason=hold.reason, since=hold.since, automatic=hold.refused is not None),
             paused=None if pause is None else Decision(reason=pause.reason, since=pause.since),
             version=released.get(name),
             covers={} if manifest is None else manifest.covers,
@@ -320,11 +322,21 @@ def component_problems(
 
 def _decided(name: str, health: ComponentHealth) -> Iterator[Problem]:
     behind = f", and is {_generations(health.behind)} behind" if health.behind else ""
+    if health.held is not None and health.held.automatic:
+        yield Problem(
+            code=Code.RELEASE_ROLLED_BACK,
+            subject=name,
+            what=f"{name} went back to an earlier version on {_moment(health.held.since)}"
+            f"{behind}: {health.held.reason}",
+            advice="correct the cause (its definition, its source, or the readers that refused "
+            f"it); then: {commands.lift(name)}",
+            acts=Actor.PERSON,
+        )
     for decision, code, word, command in (
         (health.held, Code.COMPONENT_HELD, "held", commands.lift),
         (health.paused, Code.COMPONENT_PAUSED, "paused", commands.resume),
     ):
-        if decision is not None:
+        if decision is not None and not decision.automatic:
             yield Problem(
                 code=code,
                 subject=name,
@@ -566,7 +578,8 @@ def _unserved(release: Release, readers: Mapping[str, ReaderState]) -> Iterator[
     if not following:
         return
     served = {name for state in readers.values() for name in state.components}
-    for name in sorted(release.components.keys() - served):
+    # What only canaries are to serve may still be on its way to them.
+    for name in sorted(release.for_reader("").components.keys() - served):
         yield Problem(
             code=Code.COMPONENT_NOT_SERVED,
             subject=name,
@@ -582,6 +595,7 @@ def notes(facts: Facts, components: Mapping[str, ComponentHealth], due: Due) -> 
     for name, health in components.items():
         if health.improvement is not None:
             yield improvement_note(name, health.improvement, facts)
+    yield from _canary_notes(facts.release)
     yield from _deferral_notes(components, due)
     yield from _tombstone_notes(components)
     if Area.CATALOG in facts.unknown:
@@ -605,6 +619,18 @@ def notes(facts: Facts, components: Mapping[str, ComponentHealth], due: Due) -> 
             yield f"nothing was committed to {name} yet{of}"
         else:
             yield unread + (f"; not built until then: {names}" if waiting else "")
+
+
+def _canary_notes(release: Release | None) -> Iterator[str]:
+    canary = None if release is None else release.canary
+    if release is None or canary is None:
+        return
+    doubted = f" (before them: {', '.join(canary.doubted)})" if canary.doubted else ""
+    yield (
+        f"release {release.number} is tried by {', '.join(canary.readers)}{doubted} since "
+        f"{_moment(canary.since)}, with {', '.join(sorted(release.tried))}; the other readers "
+        "follow when it was served without a failure"
+    )
 
 
 def _deferral_notes(components: Mapping[str, ComponentHealth], due: Due) -> Iterator[str]:

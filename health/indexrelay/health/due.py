@@ -221,7 +221,8 @@ def _reason(name: str, facts: Facts, due: Mapping[str, str]) -> str | None:
     changed = version is not None and version.definition != facts.definitions[name].digest
     if changed and _is_newer_elsewhere(name, facts):
         return None
-    if facts.release is not None and name in facts.release.holds and not changed:
+    hold = facts.holds.get(name)
+    if hold is not None and (not changed or hold.refused == facts.definitions[name].digest):
         return None
     if name in facts.requested:
         return "someone asked for it"

@@ -215,7 +215,10 @@ def _of_releases(facts: Facts) -> Iterator[Problem]:
 def _of_groups(groups: Iterable[GroupState], facts: Facts) -> Iterator[Problem]:
     for group in groups:
         if group.waiting:
-            asked = all(name in facts.holds or name in facts.paused for name in group.held_back_by)
+            asked = all(
+                name in facts.paused or (name in facts.holds and facts.holds[name].refused is None)
+                for name in group.held_back_by
+            )
             yield Problem(
                 code=Code.GROUP_WAITS,
                 subject=group.group,

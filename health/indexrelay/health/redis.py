@@ -177,7 +177,7 @@ def _live_behind(state: ReaderState, collection: str, live: LiveState) -> Proble
 
 def _not_ready(state: ReaderState, newest: Release | None, facts: Facts) -> Problem:
     """It serves the newest release, whole, and that lacks something that the reader requires."""
-    released = {} if newest is None else newest.components
+    released = {} if newest is None else newest.for_reader(state.reader).components
     chosen = facts.reader.components
     lacking = [
         name

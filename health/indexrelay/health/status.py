@@ -55,6 +55,8 @@ class Code(StrEnum):
     COMPONENT_BEHIND = "component_behind"
     COMPONENT_UNDECLARED = "component_undeclared"
     COMPONENT_HELD = "component_held"
+    RELEASE_ROLLED_BACK = "release_rolled_back"
+    """Readers refused a version, so that the one before it serves and is held."""
     COMPONENT_PAUSED = "component_paused"
     COMPONENT_NOT_SERVED = "component_not_served"
     KIND_RAISES = "kind_raises"
@@ -199,6 +201,8 @@ class Decision(_Fact):
 
     reason: str
     since: datetime
+    automatic: bool = False
+    """Whether a rebuilder made it, because readers refused what came after."""
 
 
 class CollectionHealth(_Fact):

@@ -172,7 +172,7 @@ class GarbageCollector:
         better one may have been begun there, and is continued from there.
         """
         covered: list[int] = []
-        kept = {named for release in self._store.releases() for named in release.components.items()}
+        kept = {named for release in self._store.releases() for named in release.versions}
         for component, version in kept:
             try:
                 manifest = self._store.version(component, version)

@@ -230,7 +230,7 @@ class CorruptionReports:
             ArtifactError: the artifacts cannot be read.
         """
         release = self._store.newest_release()
-        released = set() if release is None else set(release.components.items())
+        released = frozenset[tuple[str, str]]() if release is None else release.versions
         found = {
             (name, component.wanted, component.error)
             for state in states.values()

@@ -9,6 +9,10 @@ declared a member counts as one from the first release in which it agrees with t
 left a group, or the settings, leaves at once, unless another rebuilder that runs still declares it
 and would build it again; then it stays, outside of groups, until that one is started again.
 
+Where ``releases.canary_readers`` says so, a release that changes what is served is for few readers
+first, and says what the others serve meanwhile. What nobody serves yet, and is in no group, is for
+everyone at once. `indexrelay.rebuilder.rollout` promotes the release, or takes it back.
+
 A release stands from the moment its file exists. Announcing it saves readers the wait for their
 next poll; one that could not be announced is announced by the reconcile loop.
 """
@@ -34,6 +38,7 @@ from indexrelay.schemas.messages import (
 )
 from indexrelay.schemas.names import MAX_ERROR, shortened
 from indexrelay.schemas.versions import (
+    Canary,
     Definitions,
     Hold,
     Release,
@@ -54,6 +59,10 @@ _NEWEST: Final = 5
 """How many of a component's versions are looked at: one that waits for its group is among the
 last."""
 _log = get_logger(__name__)
+
+
+Canaries = Callable[[int, AbstractSet[str]], tuple[str, ...]]
+"""Who takes the release of a number, in which these components change, first: labels of readers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +92,7 @@ class Publisher:
         since: datetime | None = None,
         by: str = "",
         elsewhere: Callable[[], AbstractSet[str]] = frozenset,
+        canaries: Canaries = lambda _number, _changed: (),
     ) -> None:
         """Publish to ``store``.
 
@@ -92,7 +102,10 @@ class Publisher:
             by: the author that the releases name.
             elsewhere: the components that running rebuilders declare; asked only where something
                 would leave the release.
+            canaries: the labels of the readers that take the release of a number, in which these
+                components change, first; none: it is for everyone.
         """
+        self._canaries = canaries
         self._store = store
         self._by = by
         self._elsewhere = elsewhere
@@ -133,9 +146,10 @@ class Publisher:
                 by=self._by,
                 reason=shortened(reason, MAX_ERROR),
                 previous=draft.current.number if draft.current is not None else 0,
-            ).sealed()
+            )
             if draft.is_unchanged(release):
                 return Publication(waiting=choice.waiting)
+            release = draft.with_canary(release, choose=self._canaries)
             try:
                 committed = self._store.commit_release(release)
             except ReleaseExistsError:
@@ -195,7 +209,7 @@ class _Draft:
             if released is None or (
                 not self._is_later(mine, released)
                 and mine.id != released_id
-                and _replaces(mine, released, after, name in self._held, name in anyway)
+                and _replaces(mine, released, after, self._held.get(name), name in anyway)
             ):
                 newer[name] = mine
                 after[name] = mine.id
@@ -284,6 +298,42 @@ class _Draft:
             and current.holds == release.holds
         )
 
+    def with_canary(self, release: Release, *, choose: Canaries) -> Release:
+        """The release with who takes it first, where it changes what is served.
+
+        One that follows a canary which still waits is for the same readers, and their time begins
+        again: the others stay where they are.
+        """
+        if self.current is None:
+            return release
+        before = self.current.canary
+        if before is not None:
+            readers = before.readers
+        else:
+            new = release.components.items() - self.current.components.items()
+            readers = choose(release.number, {name for name, _ in new}) if new else ()
+        if not readers:
+            return release
+        others = self.current.for_reader("")  # no reader has this label
+        stays = {
+            name: each for name, each in others.components.items() if name in release.components
+        }
+        alone = {
+            name: version
+            for name, version in release.components.items()
+            if name not in self.current.components and name not in release.groups
+        }
+        canary = Canary(
+            readers=readers,
+            since=release.created_at,
+            components={**alone, **stays},
+            groups={name: each for name, each in others.groups.items() if name in stays},
+            holds={name: each for name, each in others.holds.items() if name in stays},
+            doubted=() if before is None else before.doubted,
+        )
+        tried = release.model_copy(update={"canary": canary})
+        return tried if tried.tried else release
+
     def _kept(self, name: str, released: Candidate | None) -> list[Candidate]:
         """The versions that were built earlier, are whole, and were never released."""
         if name not in self._definitions:
@@ -302,7 +352,7 @@ class _Draft:
                                 manifest,
                                 released.manifest,
                                 self._before,
-                                name in self._held,
+                                self._held.get(name),
                                 anyway=False,
                             )
                         )
@@ -351,13 +401,15 @@ def _replaces(
     mine: VersionManifest,
     released: VersionManifest,
     after: Mapping[str, str],
-    held: bool,
+    hold: Hold | None,
     anyway: bool,
 ) -> bool:
     """Whether ``mine`` may take the place of ``released``; ``after``: the versions beside it."""
+    if hold is not None and hold.refused == mine.definition:
+        return False  # readers refused what this definition makes
     if mine.definition != released.definition:
         return True
-    if held:
+    if hold is not None:
         return False
     if mine.epochs != released.epochs:
         return True

@@ -14,6 +14,7 @@ an end, but a comparison makes several of them, and events would wait for all.
 """
 
 import threading
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
@@ -36,6 +37,7 @@ from indexrelay.rebuilder.presence import RebuilderPresence, declared_by_rebuild
 from indexrelay.rebuilder.publisher import Announcer, Publisher
 from indexrelay.rebuilder.reconciler import FindingsLog, Reconciler, Reconciliation
 from indexrelay.rebuilder.results import Completer
+from indexrelay.rebuilder.rollout import Rollout, choose_canaries, labels_of
 from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases, Scheduler
 from indexrelay.schemas.clock import Background, Clock, SupervisedThread, SystemClock
 from indexrelay.schemas.loggers import get_logger
@@ -174,6 +176,8 @@ class Rebuilder:
             workers=limits.workers if self._runner.parallel else 1,
             improved=self._improver.ready,
         )
+        announcer = Announcer(connection, keys, source=source, clock=clock)
+        audit = AuditLog.of(settings, clock=clock)
         self._completer = Completer(
             catalog=catalog,
             store=store,
@@ -183,11 +187,16 @@ class Rebuilder:
                 since=started_at,
                 by=source,
                 elsewhere=lambda: declared_by_rebuilders(connection, keys),
+                canaries=self._canaries,
             ),
-            announcer=Announcer(connection, keys, source=source, clock=clock),
-            audit=AuditLog.of(settings, clock=clock),
+            announcer=announcer,
+            audit=audit,
             by=source,
             clock=clock,
+        )
+        self._canary_readers = settings.releases.canary_readers
+        self._rollout = Rollout(
+            settings, store=store, announcer=announcer, audit=audit, by=source, clock=clock
         )
         self._reconciler = Reconciler(
             settings,
@@ -229,6 +238,7 @@ class Rebuilder:
         self._reconcile_timer = Timer(limits.reconcile_seconds)
         self._namesakes_timer = Timer(limits.presence_ttl_seconds / 3)
         self._readers_timer = Timer(limits.presence_ttl_seconds / 3)
+        self._rollout_timer = Timer(limits.presence_ttl_seconds / 15)
         self._trim_timer = Timer(limits.trim_seconds)
         self._gc_timer = Timer(limits.gc_seconds)
         self._elsewhere_timer = Timer(_ELSEWHERE_SECONDS)
@@ -373,6 +383,7 @@ class Rebuilder:
             (self._publish_timer, self._publish_presence),
             (self._reconcile_timer, self._reconcile),
             (self._readers_timer, self._look_at_readers),
+            (self._rollout_timer, self._decide_on_release),
             (self._gc_timer, self._collect_garbage),
         )
         for timer, act in regular:
@@ -418,6 +429,9 @@ class Rebuilder:
     def _start_pass(self) -> None:
         """Look at the facts, and start a pass for what is due."""
         self._pass_ended.clear()
+        if self._rollout.look():  # once it is decided on, everything is looked at
+            self._coalescer.take()
+            return
         order = self._scheduler.next_order(woken_at=self._woken_at, quick=True)
         # Not before: the signal is not lost when the catalog or the store cannot be read.
         self._coalescer.take()
@@ -530,6 +544,41 @@ class Rebuilder:
             if memory is not None and memory.short:
                 self._trim_timer.expire()  # what was read goes at once
                 self._keys_watch.wake()
+
+    def decide_on_release(self) -> bool:
+        """Promote the newest release, ask other canaries, or take it back, if it is time.
+
+        A rebuilder that was started does this by itself. Whether a release came of it.
+
+        Raises:
+            redis.exceptions.RedisError: presence cannot be read.
+            ArtifactError: the store cannot be read or written.
+        """
+        return self._rollout.step(self._readers.members()) is not None
+
+    def _decide_on_release(self) -> None:
+        waited = self._rollout.waits
+        try:
+            decided = self.decide_on_release()
+        except (RedisError, ArtifactError, OSError) as error:
+            _log.debug("release.undecided", error=str(error))
+            return
+        if decided or (waited and not self._rollout.waits):
+            self._signal()
+
+    def _canaries(self, number: int, changed: AbstractSet[str]) -> tuple[str, ...]:
+        """The readers that take a release first; none where it is for everyone at once."""
+        count = self._canary_readers
+        if not count:
+            return ()
+        try:
+            labels = labels_of(self._readers.members().known)
+        except RedisError as error:
+            _log.warning("canaries.unknown", error=str(error), consequence="all readers take it")
+            return ()
+        if len(labels) <= count:
+            return ()
+        return choose_canaries(labels, number=number, components=changed, count=count)
 
     def _trim(self) -> None:
         """Trim the streams; where events went that were not read, a look is due."""

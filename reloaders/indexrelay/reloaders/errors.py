@@ -58,6 +58,36 @@ class KindNotAllowedError(IndexRelayError):
         self.kind = kind
 
 
+class MemoryBudgetError(IndexRelayError):
+    """Raised when a version would not fit into the reader's memory budget; it was not loaded.
+
+    Raise ``reader.memory_budget_bytes``, serve fewer components here (``reader.components``), or
+    build a smaller index.
+    """
+
+    def __init__(self, component: str, *, needed: int, budget: int) -> None:
+        super().__init__(
+            f"{component} was not loaded: with it versions of {needed:,} bytes would be open, and "
+            f"reader.memory_budget_bytes is {budget:,}"
+        )
+        self.component = component
+        self.needed = needed
+        self.budget = budget
+
+
+class AnswersDifferError(IndexRelayError):
+    """Raised when a canary's new version gives too many other answers to its last queries."""
+
+    def __init__(self, component: str, *, overlap: float, least: float) -> None:
+        super().__init__(
+            f"{component} answers the last queries otherwise than the version before: of the best "
+            f"ten {overlap:.2f} are the same, and releases.canary_min_overlap is {least:g}"
+        )
+        self.component = component
+        self.overlap = overlap
+        self.least = least
+
+
 @dataclass(frozen=True, kw_only=True)
 class CollectionBehind:
     """A collection of which a component does not contain what was asked for."""

@@ -1,5 +1,8 @@
 """Follows the releases: waits for one, finds the one to serve, has it loaded, and swaps.
 
+A release may be for canaries first; it says itself what every other reader serves meanwhile, so
+that no reader has to know of the others (`Release.for_reader`).
+
 Nothing that comes from Redis is believed. A message is not even read: that there is one means "look
 now". Only the artifact store says what the newest release is, and only an intact one counts. A
 lower number than the one that was worked through is never followed: what is served may stem from a
@@ -16,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 from redis.exceptions import RedisError
 
-from indexrelay.reloaders.loader import Loader, Round, served_names
+from indexrelay.reloaders.loader import Loader, Round, newest_for, served_names
 from indexrelay.reloaders.presence import Link
 from indexrelay.reloaders.scrubber import Corruption
 from indexrelay.reloaders.snapshot import Current
@@ -24,6 +27,7 @@ from indexrelay.schemas.clock import Clock, backoff_seconds
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.messages import ComponentState, LoadOutcome
+from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.settings_file import let_import
 from indexrelay.schemas.versions import Release
@@ -69,6 +73,7 @@ class Follower:
     ) -> None:
         """Nothing is known of any release yet; ``member`` spreads the retries of readers."""
         let_import(settings)
+        self._label, _ = split_member_id(member)
         self._chosen = settings.reader.components
         self._definitions = settings.components
         self._store = store
@@ -148,7 +153,7 @@ class Follower:
         known = self._release
         self.store_view = replace(self.store_view, asking_since=self._clock.monotonic())
         try:
-            newest = self._store.newest_release()
+            newest = newest_for(self._store, self._label)
         except StoreAccessError as error:
             self.store_view = StoreView(
                 looked=True, newest=self.store_view.newest, error=str(error)
@@ -243,10 +248,10 @@ def _states_after(
 def _state(name: str, done: Round, before: ComponentState | None) -> ComponentState:
     outcome = _outcome(name, done, before)
     wanted = done.release.components.get(name)
-    error = done.failed.get(name)
+    error, refusal = done.failed.get(name), done.refused.get(name)
     served = done.components.get(name)
     if served is None:
-        return ComponentState(outcome=outcome, wanted=wanted, error=error)
+        return ComponentState(outcome=outcome, wanted=wanted, error=error, refusal=refusal)
     return ComponentState(
         outcome=outcome,
         version=served.version,
@@ -257,6 +262,8 @@ def _state(name: str, done: Round, before: ComponentState | None) -> ComponentSt
         entries=served.manifest.entries,
         seconds=served.seconds,
         error=error,
+        refusal=refusal,
+        overlap=served.overlap,
         applied_at=served.applied_at,
     )
 

@@ -35,7 +35,11 @@ from indexrelay.components.errors import ContractError
 from indexrelay.components.kind import Kind
 from indexrelay.components.registry import kind_class, served
 from indexrelay.components.served import VersionFiles
-from indexrelay.reloaders.errors import KindNotAllowedError
+from indexrelay.reloaders.errors import (
+    AnswersDifferError,
+    KindNotAllowedError,
+    MemoryBudgetError,
+)
 from indexrelay.reloaders.fallback import fallback_versions
 from indexrelay.reloaders.retry import Failures, error_text
 from indexrelay.reloaders.sandbox import SANDBOX
@@ -47,6 +51,8 @@ from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.failpoints import failpoint
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.messages import Refusal
+from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import (
@@ -87,6 +93,8 @@ class Round:
         """Served at an earlier version than before, or than the release names."""
         self.failed: dict[str, str] = {}
         """By component: why; those that wait for a retry are among them."""
+        self.refused: dict[str, Refusal] = {}
+        """By component: why its version is not taken, for good."""
         self.superseded: list[str] = []
         self.retry_at: float | None = None
         """When a failed part may be retried, by the monotonic clock; ``None``: none may."""
@@ -125,9 +133,12 @@ class Round:
             elif name in self.release.groups:
                 self.groups[name] = self.release.groups[name]
 
-    def fail(self, reasons: Mapping[str, str], *, retry_at: float | None) -> None:
+    def fail(
+        self, reasons: Mapping[str, str], *, refused: Mapping[str, Refusal], retry_at: float | None
+    ) -> None:
         """These components are not served as the release wants them."""
         self.failed |= reasons
+        self.refused |= refused
         if retry_at is not None:
             self.retry_at = retry_at if self.retry_at is None else min(self.retry_at, retry_at)
 
@@ -155,7 +166,10 @@ class Loader:
     ) -> None:
         """Nothing has failed yet; ``member`` spreads the retries of different readers."""
         self._store = store
+        self._label, _ = split_member_id(member)
         self._chosen = settings.reader.components
+        self._budget_bytes = settings.reader.memory_budget_bytes
+        self._min_overlap = settings.releases.canary_min_overlap
         self._clock = clock
         self._opener = Opener(
             store,
@@ -229,7 +243,7 @@ class Loader:
                 done.superseded += part.changed
             else:
                 loads += 1
-                loaded = self._load(part, current)
+                loaded = self._load(part, current, done)
                 if loaded is None:
                     self._fail(part, done)
                 else:
@@ -249,7 +263,9 @@ class Loader:
         parts = parts_of(release, current, self._chosen, corrupt=self._corruption)
         return sorted(parts, key=lambda part: self._first.isdisjoint(part.changed))
 
-    def _load(self, part: Part, current: Contents) -> dict[str, ServedComponent] | None:
+    def _load(
+        self, part: Part, current: Contents, done: Round
+    ) -> dict[str, ServedComponent] | None:
         """Load the changed members; ``None`` when one failed, and then none of them flips."""
         loaded: dict[str, ServedComponent] = {}
         for name, version in part.changed.items():
@@ -258,11 +274,14 @@ class Loader:
             # Before the load: a repair in the middle of it must look like one afterwards.
             looks = self._store.version_fingerprint(name, version)
             serving = current.components.get(name)
+            # A new version shares nothing with one whose files have changed.
+            before = None if name in self._corruption else serving
             try:
-                # A new version shares nothing with one whose files have changed.
+                self._check_budget(name, version, [*done.components.values(), *loaded.values()])
                 loaded[name] = self._opener.open(
-                    name, version, serving=None if name in self._corruption else serving
+                    name, version, serving=before, compare=name in done.release.tried
                 )
+                self._check_overlap(loaded[name])
             except Exception as error:  # noqa: BLE001 - this component fails, and nothing else
                 self._load_failed(name, version, looks, error, serving)
             else:
@@ -278,6 +297,31 @@ class Loader:
                 seconds=round(served_now.seconds, 6),
             )
         return loaded
+
+    def _check_budget(self, name: str, version: str, opened: Iterable[ServedComponent]) -> None:
+        """Refuse a version before it is loaded where it would not fit beside what is open.
+
+        Raises:
+            MemoryBudgetError: it would not.
+            ArtifactError: its manifest cannot be read.
+        """
+        if self._budget_bytes is None:
+            return
+        manifests = [self._store.version(name, version), *(each.manifest for each in opened)]
+        sizes = {ref.digest: ref.size for each in manifests for ref in each.files.values()}
+        needed = sum(sizes.values())
+        if needed > self._budget_bytes:
+            raise MemoryBudgetError(name, needed=needed, budget=self._budget_bytes)
+
+    def _check_overlap(self, opened: ServedComponent) -> None:
+        """Refuse what only canaries serve where it answers too many of the last queries otherwise.
+
+        Raises:
+            AnswersDifferError: it does.
+        """
+        least = self._min_overlap
+        if opened.overlap is not None and least is not None and opened.overlap < least:
+            raise AnswersDifferError(opened.name, overlap=opened.overlap, least=least)
 
     def _load_failed(
         self,
@@ -305,6 +349,7 @@ class Loader:
         failures = self._failures
         done.fail(
             failures.reasons(part.changed, part=part.name),
+            refused=failures.refusals(part.changed),
             retry_at=failures.retry_at(part.changed),
         )
         serving = [name for name in part.wanted if name in done.components]
@@ -369,13 +414,23 @@ class Loader:
     def _superseded(self, part: Part, release: Release) -> bool:
         """Whether a newer release wants something else of this part."""
         try:
-            newest = self._store.newest_release()
+            newest = newest_for(self._store, self._label)
         except StoreAccessError as error:
             log.debug("release.newer_unknown", error=str(error))  # the next look warns of it
             return False
         if newest is None or newest.number <= release.number:
             return False
         return any(newest.components.get(name) != version for name, version in part.changed.items())
+
+
+def newest_for(store: ArtifactStore, label: str) -> Release | None:
+    """The newest release as a reader under this label has to serve it; ``None``: there is none.
+
+    Raises:
+        StoreAccessError: the store cannot be read.
+    """
+    newest = store.newest_release()
+    return None if newest is None else newest.for_reader(label)
 
 
 def served_names(release: Release, chosen: Collection[str] | None) -> set[str]:
@@ -448,13 +503,20 @@ class Opener:
         self._slow_query_ms = slow_query_ms
 
     def open(
-        self, component: str, version: str, *, serving: ServedComponent | None
+        self,
+        component: str,
+        version: str,
+        *,
+        serving: ServedComponent | None,
+        compare: bool = False,
     ) -> ServedComponent:
         """Check every file of the version and load it, warm.
 
         Args:
             serving: the version that is served now, whose open files a kind may share; ``None``:
                 share nothing.
+            compare: whether to ask it what ``serving`` was asked last. What that was stays in this
+                process.
 
         Raises:
             Exception: whatever the store or the kind raises; nothing is left open then.
@@ -476,6 +538,7 @@ class Opener:
         except SystemExit as error:  # of a user's code: it must not end the thread that reloads
             raise ContractError(f"load ended the process: {describe_error(error)}") from error
         failpoint("reader.after_load")
+        overlap = kind.overlap(value, serving.value) if compare and serving is not None else None
         if self._slow_query_ms is not None:
             time_queries(
                 value, component=component, version=version, threshold_ms=self._slow_query_ms
@@ -487,6 +550,7 @@ class Opener:
             inodes=opened.inodes,
             seconds=self._clock.monotonic() - started,
             applied_at=self._clock.now(),
+            overlap=overlap,
         )
 
     def _open_in_sandbox(self, kind: Kind[Any, Any], opened: OpenedVersion) -> None:

@@ -10,10 +10,18 @@ members that failed may be retried.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from indexrelay.components.errors import CorruptFileError
+from indexrelay.reloaders.errors import AnswersDifferError, MemoryBudgetError
 from indexrelay.schemas.clock import Clock, backoff_seconds
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.storage.artifacts import ArtifactStore, BlobCorruptError, BlobMissingError
+from indexrelay.schemas.messages import Refusal
+from indexrelay.storage.artifacts import (
+    ArtifactStore,
+    BlobCorruptError,
+    BlobMissingError,
+    VersionUnreadableError,
+)
 from indexrelay.storage.errors import is_transient
 
 log = get_logger(__name__)
@@ -40,6 +48,8 @@ class Failure:
     """By the monotonic clock; ``None``: not as long as the files look like that."""
     damaged: bool = False
     """Whether a file of it is missing, or has other bytes than it should."""
+    refusal: Refusal | None = None
+    """What kind of failure it is; ``None``: a transient one."""
 
     def due(self, now: float) -> bool:
         """Whether it is time to retry."""
@@ -79,6 +89,7 @@ class Failures:
             count=count,
             retry_at=self._clock.monotonic() + wait if is_transient(error) else None,
             damaged=isinstance(error, (BlobCorruptError, BlobMissingError)),
+            refusal=None if is_transient(error) else _refusal(error),
         )
         return failure
 
@@ -140,6 +151,26 @@ class Failures:
         failed = ", ".join(sorted(known))
         waits = f"waits for {failed}, which failed: group {part} flips as a whole"
         return {name: known[name].error if name in known else waits for name in wanted}
+
+    def refusals(self, wanted: Wanted) -> dict[str, Refusal]:
+        """What kind of failure each of those is that is not retried by itself."""
+        return {
+            name: failure.refusal
+            for name, failure in self.known(wanted).items()
+            if failure.refusal is not None
+        }
+
+
+def _refusal(error: BaseException) -> Refusal:
+    match error:
+        case MemoryBudgetError():
+            return Refusal.MEMORY
+        case AnswersDifferError():
+            return Refusal.ANSWERS
+        case CorruptFileError() | BlobCorruptError() | VersionUnreadableError():
+            return Refusal.DAMAGE
+        case _:
+            return Refusal.LOAD
 
 
 def error_text(error: BaseException) -> str:

@@ -40,7 +40,7 @@ class ServedComponent:
 
     __slots__ = (
         *("__weakref__", "applied_at", "inodes", "manifest", "seconds", "value", "version"),
-        *("_laid", "_released", "live_collection"),
+        *("_laid", "_released", "live_collection", "overlap"),
     )
 
     def __init__(
@@ -52,6 +52,7 @@ class ServedComponent:
         inodes: Mapping[str, int],
         seconds: float,
         applied_at: datetime,
+        overlap: float | None = None,
     ) -> None:
         self.value: Any = value
         self.version = version
@@ -61,6 +62,9 @@ class ServedComponent:
         self.seconds = seconds
         """How long the load took, warm-up included."""
         self.applied_at = applied_at
+        self.overlap = overlap
+        """Where only canaries serve it: the share of its answers to the last queries that are those
+        of the version before; ``None``: not measured."""
         covers = [*manifest.covers] if manifest.kind in LIVE_KINDS else []
         self.live_collection: str | None = covers[0] if len(covers) == 1 else None
         """The collection whose changes can be laid over it; ``None``: it takes none."""

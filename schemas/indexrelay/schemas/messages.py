@@ -99,6 +99,19 @@ class LoadOutcome(StrEnum):
     """A newer release arrived before this one was in place."""
 
 
+class Refusal(StrEnum):
+    """Why a reader does not take a version, for good; what it may load later is not refused."""
+
+    DAMAGE = "damage"
+    """Its files are not what was written."""
+    MEMORY = "memory"
+    """It would not fit into the reader's memory budget."""
+    ANSWERS = "answers"
+    """To recent queries it gives other answers than the version before."""
+    LOAD = "load"
+    """It cannot be opened for another reason."""
+
+
 class ComponentResult(_Fact):
     """One component's part in a rebuild."""
 
@@ -174,6 +187,12 @@ class ComponentState(_Fact):
     seconds: Seconds = 0.0
     """How long its load took, warm-up included."""
     error: ErrorText | None = None
+    refusal: Refusal | None = None
+    """Why it does not take the wanted version; ``None``: it does, it tries again by itself, or it
+    waits for another member of its group."""
+    overlap: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of a canary: the share of the best answers to recent queries that are those of the version
+    before; ``None``: not measured."""
     applied_at: AwareDatetime | None = None
 
 

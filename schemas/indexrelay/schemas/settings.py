@@ -444,6 +444,27 @@ class RebuilderSettings(Table):
         return longest
 
 
+class ReleaseSettings(Table):
+    """How a release reaches all readers, and how it is taken back."""
+
+    canary_readers: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Readers that take new versions first, counted by their labels; the others follow once these
+    have served them for ``canary_seconds``. 0: every release is for everyone at once. So it is,
+    too, where there are no more readers than this."""
+    canary_seconds: PositiveSeconds = 60.0
+    """How long canaries have to serve a release without a failure. Nothing is built meanwhile, so
+    this adds to how long a batch takes until everyone serves it."""
+    canary_min_overlap: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of the best ten of each of its last queries, the share that a canary has to find again in a
+    new version, as a mean; else it refuses it. ``None``: it is measured and shown."""
+    enable_rollback: bool = False
+    """Whether a release that was for everyone is taken back by itself when too many readers refuse
+    a version of it. A canary that refuses is followed in any case."""
+    rollback_quorum: Annotated[float, Field(ge=0, lt=1)] = 0.34
+    """More than this share of the live readers has to refuse it, counted by their labels. 0.34: two
+    of four or five, one of two, and never one of three."""
+
+
 class ReaderSettings(Table):
     """How releases become snapshots."""
 
@@ -461,6 +482,11 @@ class ReaderSettings(Table):
     retry_seconds: PositiveSeconds = 1.0
     """Wait before a load that failed for want of memory, disk or network is tried again;
     doubled each time, up to a minute, and moved by up to a fifth."""
+    memory_budget_bytes: PositiveCount | None = None
+    """Bytes of all versions that are open at a time, the one that is loaded and the one that it
+    replaces among them, by the size of their files. What would exceed it is refused before it is
+    loaded. ``None``: no limit. Pages of files are shared by all readers of a host, and the kernel
+    may drop them: this is the most that they can come to."""
     scrub_interval_seconds: SecondsOrFalse = 86400.0
     """How often every byte of what is served is hashed again, once for all readers of a host: disks
     rot in months, and a day's reading is nothing to them. ``false``: only files that were
@@ -514,6 +540,7 @@ class Settings(Table):
     artifacts: ArtifactSettings = ArtifactSettings()
     producer: ProducerSettings = ProducerSettings()
     rebuilder: RebuilderSettings = RebuilderSettings()
+    releases: ReleaseSettings = ReleaseSettings()
     reader: ReaderSettings = ReaderSettings()
     http: HttpSettings = HttpSettings()
     live: LiveSettings = LiveSettings()

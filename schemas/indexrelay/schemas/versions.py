@@ -21,7 +21,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
-from indexrelay.schemas.names import Digest, FileName, Name, canonical_json, sha256_hex
+from indexrelay.schemas.names import Digest, FileName, Name, ReaderId, canonical_json, sha256_hex
 from indexrelay.schemas.settings import ComponentDefinition
 
 SCHEMA_VERSION: Final = "1.5"
@@ -129,6 +129,27 @@ class Hold(_Document):
 
     reason: str
     since: datetime
+    refused: Digest | None = None
+    """The definition of the version that readers refused, where a rebuilder went back to this one
+    by itself: the same definition is not built again before the hold is lifted. ``None``: a person
+    holds it."""
+
+
+class Canary(_Document):
+    """Few readers take a release first; the others stay where they are until it is promoted.
+
+    The release itself says who they are, so that a reader needs nobody to know what to serve.
+    """
+
+    readers: Annotated[tuple[ReaderId, ...], Field(min_length=1)]
+    """The labels of those that take it."""
+    since: datetime
+    components: dict[Name, Digest]
+    """What the others serve meanwhile."""
+    groups: dict[Name, Name] = Field(default_factory=dict)
+    holds: dict[Name, Hold] = Field(default_factory=dict)
+    doubted: tuple[ReaderId, ...] = ()
+    """Labels that took it before: they refused it, or were gone."""
 
 
 class Release(_Document):
@@ -146,6 +167,8 @@ class Release(_Document):
     reason: str
     previous: NonNegativeInt
     """The release that it was made from; 0 for the first."""
+    canary: Canary | None = None
+    """Who takes it first, and what the others serve; ``None``: it is for everyone."""
     digest: str = ""
 
     def sealed(self) -> Self:
@@ -160,6 +183,43 @@ class Release(_Document):
     def intact(self) -> bool:
         """Whether the digest that it carries is the digest of its content."""
         return self.digest == self.content_digest()
+
+    @property
+    def versions(self) -> frozenset[tuple[str, str]]:
+        """Each component with each version of it that some reader should serve."""
+        others = {} if self.canary is None else self.canary.components
+        return frozenset([*self.components.items(), *others.items()])
+
+    @property
+    def tried(self) -> dict[str, str]:
+        """The components of which canaries serve another version than the others, and theirs."""
+        if self.canary is None:
+            return {}
+        others = self.canary.components
+        return {name: each for name, each in self.components.items() if others.get(name) != each}
+
+    def for_reader(self, label: str) -> Self:
+        """What a reader under this label should serve of it; its number and digest are the same."""
+        if self.canary is None or label in self.canary.readers:
+            return self
+        return self._of_the_others()
+
+    def promoted(self, *, reason: str) -> Self:
+        """The same for everyone."""
+        return self.model_copy(update={"canary": None, "reason": reason})
+
+    def refused(self, *, reason: str, holds: Mapping[str, Hold]) -> Self:
+        """For everyone what the others serve, with these holds besides."""
+        if self.canary is None:
+            return self
+        return self._of_the_others(reason=reason, holds={**self.canary.holds, **holds})
+
+    def _of_the_others(self, **changes: Any) -> Self:
+        stays = self.canary
+        if stays is None:
+            return self
+        kept = {"components": stays.components, "groups": stays.groups, "holds": stays.holds}
+        return self.model_copy(update={**kept, "canary": None, **changes})
 
 
 def parents_of(definition: ComponentDefinition, definitions: Definitions) -> list[str]:

@@ -251,6 +251,12 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
             rerank_seconds=self.parameters.rerank_seconds,
         )
 
+    @classmethod
+    def overlap(cls, new: Any, before: Any) -> float | None:
+        """That of the vector half, which remembers its queries."""
+        ours, theirs = cast("HybridSearch", new), cast("HybridSearch", before)
+        return VectorIndex.overlap(ours.by_vector, theirs.by_vector)
+
     def inspect(self, value: Any) -> None:
         """Let each half's kind inspect what it opened.
 

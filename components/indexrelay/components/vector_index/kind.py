@@ -206,6 +206,19 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
         served.warm(previous)
         return served
 
+    @classmethod
+    def overlap(cls, new: Any, before: Any) -> float | None:
+        """Of the best ten of its last queries, as the mean over them."""
+        from indexrelay.components.vector_index.comparison import overlap
+
+        ours, theirs = cast("VectorSearch", new), cast("VectorSearch", before)
+        queries = theirs.recent_queries
+        if not queries or not len(ours) or not len(theirs):
+            return None
+        if ours.dimension != theirs.dimension:
+            return 0.0
+        return overlap(ours, theirs, np.concatenate(queries), k=10)
+
 
 def _base_generation(details: Mapping[str, Any]) -> int:
     """0 where an earlier release built the base."""

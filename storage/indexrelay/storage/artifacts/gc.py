@@ -104,7 +104,7 @@ class GarbageCollector:
             if intact < keep or in_grace:
                 self._kept_releases.add(number)
                 if release is not None:
-                    self._kept_versions.update(release.components.values())
+                    self._kept_versions.update(version for _, version in release.versions)
                     self._kept_signatures.add(release.digest)
             intact += trusted
             successor = path

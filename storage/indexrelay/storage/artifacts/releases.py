@@ -425,7 +425,7 @@ class Releases:
                 if error.missing:  # removed since it was listed
                     continue
                 return True
-            if release.components.get(manifest.component) == version_id:
+            if (manifest.component, version_id) in release.versions:
                 return True
             forgotten = forgotten and manifest.created_at <= release.created_at
         return forgotten

@@ -10,7 +10,7 @@ one, which is applied again when another publisher was faster, so that a hold ne
 released meanwhile.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, suppress
 from functools import partial
@@ -21,7 +21,14 @@ from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.files import LockWaits, Pause
 from indexrelay.schemas.names import MAX_ERROR, shortened
 from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.versions import BlobRef, Hold, Release, VersionManifest, disagreements
+from indexrelay.schemas.versions import (
+    BlobRef,
+    Canary,
+    Hold,
+    Release,
+    VersionManifest,
+    disagreements,
+)
 from indexrelay.storage.artifacts.blobs import (
     BlobLook,
     BlobMarks,
@@ -368,16 +375,27 @@ class ArtifactStore:
         return self._change(partial(_without_holds, components=components, reason=reason))
 
     def rollback(
-        self, to: int, *, reason: str, components: Collection[str] | None = None
+        self,
+        to: int,
+        *,
+        reason: str,
+        components: Collection[str] | None = None,
+        refused: Mapping[str, str] | None = None,
+        decided_on: int | None = None,
     ) -> Release:
         """Serve again what release ``to`` served, and hold it; of a group all members or none.
 
-        Components that ``to`` did not have yet stay as they are.
+        Components that ``to`` did not have yet stay as they are. A canary ends by it: what only
+        canaries serve is taken back as well.
 
         Args:
             to: the number of an earlier release.
             reason: why, for the people who find the holds later.
             components: only these, and the others of their groups; ``None``: all that ``to`` names.
+            refused: by component, the definition of the version that readers refused; ``None``: a
+                person goes back.
+            decided_on: the release that this follows from: where another one is the newest by now,
+                nothing is done, and that one is returned. ``None``: whichever is.
 
         Raises:
             ReleaseUnreadableError: ``to`` is missing (it may have been removed) or corrupt.
@@ -388,12 +406,44 @@ class ArtifactStore:
         target = self.release(to)
         named = set(target.components if components is None else components)
         hold = self._hold(reason)
+        back = partial(
+            _rolled_back,
+            target=target,
+            named=named,
+            hold=hold,
+            refused=refused or {},
+            manifest=self.version,
+        )
+
+        def changed(newest: Release) -> Release | None:
+            return back(newest) if decided_on in (None, newest.number) else None
+
         try:
-            return self._change(
-                partial(_rolled_back, target=target, named=named, hold=hold, manifest=self.version)
-            )
+            return self._change(changed)
         except (VersionUnreadableError, BlobMissingError, BlobCorruptError) as error:
             raise ReleaseNotWholeError(to, error) from error
+
+    def follow(self, number: int, change: Callable[[Release], Release]) -> Release | None:
+        """Commit what ``change`` makes of release ``number``; ``None``: it is the newest no more.
+
+        Args:
+            number: what was decided on.
+            change: gives the components, groups, holds, canary and reason; the rest is filled in.
+
+        Raises:
+            NothingReleasedError: there is no release.
+            VersionUnreadableError, BlobMissingError, BlobCorruptError: a version that it adds is
+                not intact.
+        """
+        is_newest = True
+
+        def changed(newest: Release) -> Release | None:
+            nonlocal is_newest
+            is_newest = newest.number == number
+            return change(newest) if is_newest else None
+
+        release = self._change(changed)
+        return release if is_newest else None
 
     def renumber(self, *, lost: int, reason: str) -> Release:
         """Serve what the newest release serves, under a number above ``lost``.
@@ -537,20 +587,37 @@ class ArtifactStore:
 def _with_holds(newest: Release, *, components: Collection[str], hold: Hold) -> Release:
     """``newest``, with these components held at the versions that they have."""
     _check_released(components, newest)
-    holds = newest.holds | dict.fromkeys(components, hold)
+    held = dict.fromkeys(components, hold)
     reason = _decision(f"held {_listed(components)}", hold.reason)
-    return newest.model_copy(update={"holds": holds, "reason": reason})
+    update = {"holds": newest.holds | held, "reason": reason}
+    return newest.model_copy(update=update | _for_the_others(newest, lambda holds: holds | held))
 
 
 def _without_holds(newest: Release, *, components: Collection[str], reason: str) -> Release | None:
     """``newest``, without the holds of these components; ``None``: there are none."""
     # A hold of a component that was dropped meanwhile can be lifted, too.
     _check_released([name for name in components if name not in newest.holds], newest)
-    holds = {name: hold for name, hold in newest.holds.items() if name not in components}
+
+    def without(holds: Mapping[str, Hold]) -> dict[str, Hold]:
+        return {name: hold for name, hold in holds.items() if name not in components}
+
+    holds = without(newest.holds)
     if len(holds) == len(newest.holds):
         return None
     reason = _decision(f"lifted {_listed(newest.holds.keys() - holds.keys())}", reason)
-    return newest.model_copy(update={"holds": holds, "reason": reason})
+    update = {"holds": holds, "reason": reason}
+    return newest.model_copy(update=update | _for_the_others(newest, without))
+
+
+def _for_the_others(
+    release: Release, change: Callable[[dict[str, Hold]], dict[str, Hold]]
+) -> dict[str, Canary]:
+    """The same change of holds for those who wait for a canary, as an update of the release."""
+    canary = release.canary
+    if canary is None:
+        return {}
+    holds = {name: hold for name, hold in change(canary.holds).items() if name in canary.components}
+    return {"canary": canary.model_copy(update={"holds": holds})}
 
 
 def _decision(what: str, reason: str) -> str:
@@ -568,13 +635,16 @@ def _rolled_back(
     target: Release,
     named: set[str],
     hold: Hold,
+    refused: Mapping[str, str],
     manifest: Callable[[str, str], VersionManifest],
 ) -> Release:
     """``newest``, with these components and the others of their groups as ``target`` has them.
 
     Args:
+        refused: see `ArtifactStore.rollback`.
         manifest: reads the manifest of a component's version.
     """
+    newest, target = newest.for_reader(""), target.for_reader("")  # no canary has this label
     _check_released(named, target)
     chosen = _with_groups(named, newest, target)
     groups = {name: group for name, group in newest.groups.items() if name not in chosen}
@@ -584,7 +654,8 @@ def _rolled_back(
         update={
             "components": newest.components | versions,
             "groups": groups,
-            "holds": newest.holds | dict.fromkeys(chosen, hold),
+            "holds": newest.holds
+            | {name: hold.model_copy(update={"refused": refused.get(name)}) for name in chosen},
             "reason": _decision(
                 f"rolled back {_listed(chosen)} to release {target.number}", hold.reason
             ),
