@@ -370,6 +370,33 @@ class Kind(ABC, Generic[ParametersT, ServedT_co]):
         Each new version of a user's own kind is loaded and closed once before it is released.
         """
 
+    def validate(
+        self,
+        files: Mapping[str, Path],
+        manifest: VersionManifest,
+        asked: GateSettings,  # noqa: ARG002 - for kinds that measure
+    ) -> Iterable[Check]:
+        """Judge a released version by itself, as it lies on disk, without its source.
+
+        Here it is opened and inspected as in a reader. A kind that measures its answers measures
+        them again, by the limits of today.
+
+        Args:
+            files: its files; their digests are for the caller to check.
+            manifest: what was built.
+            asked: the limits of the component's table.
+        """
+
+        def opens() -> Verdict:
+            value = self.load(files)
+            try:
+                self.inspect(value)
+            finally:
+                value.close()
+            return Verdict(passed=True, measured=manifest.entries)
+
+        yield judge("opens", opens)
+
     def inspect(self, value: Any) -> None:
         """Check all of what `load` gave for what would fail only in a query; runs in a sandbox.
 

@@ -158,6 +158,8 @@ _METHODS: Mapping[str, tuple[str, ...]] = {
     "verify": ("job", "built", "files"),
     "load": ("files",),
     "inspect": ("value",),
+    "validate": ("files", "manifest", "asked"),
+    "overlap": ("new", "before"),
     "reload": ("files", "previous"),
     "outdated": ("manifest",),
     "improvable": ("manifest",),

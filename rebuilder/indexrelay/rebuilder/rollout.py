@@ -329,17 +329,17 @@ class Rollout:
                 refused[name] = (
                     f"{len(against)} of {len(asked)} reader(s) refused it, {label}: {reason}"
                 )
-        missing: dict[str, object] = {}
+        missing: dict[str, str] = {}
         for name, why in refused.items():
             target = self._earlier(release, name)
             if target is None:
-                missing[f"rollback.impossible {name}"] = why
+                missing[name] = why
                 continue
             taken = self._go_back(release, name, target, why)
             if taken is not None:
                 return taken  # the next look takes back what is left
-        for event, why in self._complaints.new(missing).items():
-            _log.error("rollback.impossible", component=event.rpartition(" ")[2], reason=why)
+        for name, why in self._complaints.new(missing).items():
+            _log.error("rollback.impossible", component=name, reason=why)
         return None
 
     def _go_back(self, release: Release, name: str, target: int, why: str) -> Release | None:
@@ -409,7 +409,7 @@ def _refusal(component: ComponentState | None, version: str) -> Refusal | None:
 
 def _refusing(versions: Mapping[str, str], labels: Labels) -> dict[str, str]:
     """By label: why a process under it refuses one of these versions; damage is not counted."""
-    found = {}
+    found: dict[str, str] = {}
     for label, processes in labels.items():
         for state in processes.values():
             for name, version in versions.items():

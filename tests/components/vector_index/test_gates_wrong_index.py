@@ -81,7 +81,7 @@ def of_another_model(vectors: Vectors) -> Vectors:
     """The same entries, as a model with other weights sees them: no distance is kept."""
     rng = np.random.default_rng(2)
     weights = rng.standard_normal((vectors.shape[1], vectors.shape[1])).astype(np.float32)
-    return np.tanh(vectors @ weights)
+    return np.asarray(np.tanh(vectors @ weights), dtype=np.float32)
 
 
 @pytest.mark.parametrize(

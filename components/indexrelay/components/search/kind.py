@@ -30,6 +30,7 @@ from indexrelay.components.text_index import TextIndex, TextIndexParameters
 from indexrelay.components.vector_index.kind import VectorIndex
 from indexrelay.components.vector_index.spec import VectorIndexParameters
 from indexrelay.schemas.filters import FilterableFields
+from indexrelay.schemas.gates import GateSettings
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.entries import Vectors
@@ -226,6 +227,13 @@ class HybridIndex(Kind[HybridIndexParameters, HybridSearch]):
             )
 
         return golden_gates(gates, self.parameters, load=load, ask=_answer)
+
+    def validate(
+        self, files: Mapping[str, Path], manifest: VersionManifest, asked: GateSettings
+    ) -> Iterable[Check]:
+        """Both halves by themselves, and the golden queries of both together."""
+        gates = (check for part in self._parts for check in part.validate(files, manifest, asked))
+        return golden_gates(gates, self.parameters, load=lambda: self.load(files), ask=_answer)
 
     def load(self, files: Mapping[str, Path]) -> HybridSearch:
         """Open both halves for serving, and import the function of ``rerank``.

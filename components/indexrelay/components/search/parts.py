@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt
 
 from indexrelay.components.kind import Built, Files, Goal, Job, Kind, PreviousVersion
 from indexrelay.components.served import VersionFiles
+from indexrelay.schemas.gates import GateSettings
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 
 PARTS: Final = "parts"
@@ -71,6 +72,14 @@ class Part:
             details=facts.details,
         )
         for check in self.kind.verify(self.job(job), own, self.files(files)):
+            yield check.model_copy(update={"name": labelled(self.name, check.name)})
+
+    def validate(
+        self, files: Files, manifest: VersionManifest, asked: GateSettings
+    ) -> Iterator[Check]:
+        """What its kind finds of a released version by itself; ``manifest`` is the whole one's."""
+        own = part_of(self.name, manifest)
+        for check in self.kind.validate(self.files(files), own, asked):
             yield check.model_copy(update={"name": labelled(self.name, check.name)})
 
     def job(self, job: Job) -> Job:

@@ -46,6 +46,7 @@ from indexrelay.components.text_index.fields import TextFields, TextFieldsWriter
 from indexrelay.components.text_index.gates import full_gates, incremental_gates
 from indexrelay.components.text_index.search import TextSearch
 from indexrelay.schemas.filters import FilterableFields
+from indexrelay.schemas.gates import GateSettings
 from indexrelay.schemas.versions import Check, VersionManifest
 from indexrelay.storage.entries import Entries
 
@@ -144,6 +145,13 @@ class TextIndex(Kind[TextIndexParameters, TextSearch]):
         if self.parameters.filterable:
             fields = (judge(name, lambda: self._fields(job, built, files)) for name in (_FIELDS,))
             gates = chain(gates, fields)
+        return golden_gates(gates, self.parameters, load=lambda: self.load(files), ask=_answer)
+
+    def validate(
+        self, files: Mapping[str, Path], manifest: VersionManifest, asked: GateSettings
+    ) -> Iterable[Check]:
+        """Whether it opens, and what its golden queries find."""
+        gates = super().validate(files, manifest, asked)
         return golden_gates(gates, self.parameters, load=lambda: self.load(files), ask=_answer)
 
     def load(self, files: Mapping[str, Path]) -> TextSearch:

@@ -53,14 +53,19 @@ from indexrelay.components.vector_index.metrics import (
     tolerance,
     without_itself,
 )
-from indexrelay.components.vector_index.sample import KEPT, SAMPLE, QuerySample
+from indexrelay.components.vector_index.sample import (
+    KEPT,
+    SAMPLE,
+    QuerySample,
+    searched_again,
+)
 from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.sketches import SKETCHES, Sketches
 from indexrelay.components.vector_index.spec import VectorIndexParameters
 from indexrelay.components.vector_index.version import BASE, FIELDS, Contents
 from indexrelay.schemas.gates import LATENCY, LATENCY_P99, RECALL, RECALL_LOWER, GateSettings
 from indexrelay.schemas.settings import Metric
-from indexrelay.schemas.versions import BlobRef, Check
+from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.entries import Entries, SourceSnapshot, Vectors
 
 
@@ -330,6 +335,59 @@ def incremental_gates(
             asked=job.gates,
         )
         yield from answers.gates()
+
+
+def validation_gates(
+    files: Mapping[str, Path],
+    manifest: VersionManifest,
+    parameters: VectorIndexParameters,
+    asked: GateSettings,
+) -> Iterator[Check]:
+    """Yield one `Check` for each gate on a version that is judged without its source.
+
+    What is true is what its own vectors say: all of them are compared with the query sample.
+    """
+
+    def opened() -> tuple[VectorSearch, QuerySample]:
+        index = VectorSearch(files)
+        sample = QuerySample.load(files[SAMPLE], rows=index.facts.rows, dimension=index.dimension)
+        return index, sample
+
+    check, version = reads_back(opened)
+    yield check
+    if version is None:
+        return
+    index, sample = version
+    with closing(index):
+        yield judge(
+            "count",
+            lambda: equal(len(index), manifest.entries, "its manifest counts other entries"),
+        )
+        if not len(index):
+            return
+        true = searched_again(sample, index.contents)
+        yield judge("sample_is_exact", lambda: _is_as_near(sample, true))
+        answers = Answers(
+            index=index,
+            sample=true,
+            found=index.nearest_rows(true.vectors, k=true.depth + 1),
+            gather=index.contents.vectors,
+            parameters=parameters,
+            asked=asked,
+        )
+        yield from answers.gates()
+
+
+def _is_as_near(sample: QuerySample, true: QuerySample) -> Verdict:
+    """The neighbours that a version has are as near as those that were searched again."""
+    depth = min(sample.depth, true.depth)
+    claimed, searched = sample.distances[:, :depth], true.distances[:, :depth]
+    if not claimed.size:
+        return Verdict(True, measured=0)
+    wrong = np.abs(claimed - searched) > tolerance(searched, true.vectors)
+    return equal(
+        int(np.count_nonzero(wrong.any(axis=1))), 0, "queries whose neighbours are not the nearest"
+    )
 
 
 _BASE_CHECKS: Final = frozenset(

@@ -52,7 +52,11 @@ from indexrelay.components.vector_index.full_build import (
     PROVISIONAL,
     build_in_full,
 )
-from indexrelay.components.vector_index.gates import full_gates, incremental_gates
+from indexrelay.components.vector_index.gates import (
+    full_gates,
+    incremental_gates,
+    validation_gates,
+)
 from indexrelay.components.vector_index.incremental_build import OUTGROWN, extend
 from indexrelay.components.vector_index.index_build import try_factory
 from indexrelay.components.vector_index.index_search import openmp_threads
@@ -62,6 +66,7 @@ from indexrelay.components.vector_index.search import VectorSearch
 from indexrelay.components.vector_index.spec import AUTO, VectorIndexParameters, parse_factory
 from indexrelay.components.vector_index.version import BASE, DELTA_INDEX
 from indexrelay.schemas.errors import MissingExtraError
+from indexrelay.schemas.gates import GateSettings
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import Check, VersionManifest
 from indexrelay.storage.entries import Vectors
@@ -170,6 +175,15 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
                 from indexrelay.components.vector_index.comparison import comparison_gates
 
                 yield from comparison_gates(files, job.previous, job.gates)
+
+    def validate(
+        self, files: Mapping[str, Path], manifest: VersionManifest, asked: GateSettings
+    ) -> Iterable[Check]:
+        """Search its own vectors exactly, and compare: its sample, its recall, its latency."""
+        gates = validation_gates(files, manifest, self.parameters, asked)
+        if self.parameters.golden is None:
+            return gates
+        return golden_gates(gates, self.parameters, load=lambda: VectorSearch(files), ask=_answer)
 
     def load(self, files: Mapping[str, Path]) -> VectorSearch:
         """Map a version for serving.

@@ -242,6 +242,12 @@ def carry(sample: QuerySample, moves: Moves, last: Contents, contents: Contents)
     return replace(sample, rows=askers, neighbours=neighbours, distances=near)
 
 
+def searched_again(sample: QuerySample, contents: Contents) -> QuerySample:
+    """The same queries with the nearest of all live entries, whatever the sample says of them."""
+    neighbours, near = _exact(sample.vectors, sample.rows, contents)
+    return replace(sample, neighbours=neighbours, distances=near)
+
+
 def _reach(sample: QuerySample, *, entries: int) -> Distances:
     """For each query, up to which distance its list has every entry."""
     known = (sample.neighbours >= 0).sum(axis=1)

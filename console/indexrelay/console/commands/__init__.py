@@ -168,8 +168,8 @@ COMMANDS: Final[Mapping[str, Listed]] = {
     "maintenance": Listed(
         module="commands.maintenance",
         panel=_DO,
-        help="The disk: clean up, show what takes how much, check every file.",
-        verbs=("cleanup", "disk-usage", "scrub"),
+        help="Clean up, show what takes the disk, check every file, judge what is released.",
+        verbs=("cleanup", "disk-usage", "scrub", "validate"),
     ),
     "repair": Listed(
         module="commands.repair",

@@ -1,5 +1,7 @@
 """``indexrelay maintenance``: what takes the disk, what may go, and whether all of it is sound.
 
+``scrub`` reads every file of every kept version; ``validate`` also measures what is released now.
+
 A rebuilder cleans up by itself (``rebuilder.gc_seconds``), and readers hash what they serve. These
 commands do the same at once, for who is short of room or does not trust a disk.
 """
@@ -21,7 +23,9 @@ from indexrelay.console.commands.status import NONE, facts_table, passed_mark
 from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, number, whole
-from indexrelay.console.terminal import advice_line, print_json, stdout
+from indexrelay.console.terminal import advice_line, note, print_json, stdout
+from indexrelay.console.validation import validated, validation_sheet
+from indexrelay.console.versions import NOTHING_RELEASED, manifest_of, require_released
 from indexrelay.rebuilder.gc import GarbageCollector
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
@@ -143,6 +147,59 @@ def scrub(
     else:
         stdout().print(scrubbed_page(scrubbed), soft_wrap=True)
     if scrubbed.corrupt:
+        raise typer.Exit(ExitCode.PARTIAL)
+
+
+@app.command()
+def validate(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="COMPONENT",
+            help="Only these; default: all that is released.",
+            autocompletion=component_names,
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Judge what is released now, byte by byte and by the limits of today; exits 3 when not all of
+    it passes."""
+    with Installation.at(config) as installation:
+        released = require_released(installation, names or ())
+        chosen = sorted(names or released)
+        if not chosen:
+            note(NOTHING_RELEASED)
+            raise typer.Exit(ExitCode.FAILURE)
+        store, definitions = installation.store, installation.settings.components
+        sizes = [manifest_of(store, name, released[name]) for name in chosen]
+        total, done = sum(each.size for each in sizes if each is not None), 0
+        with bytes_bar("hashing") as bar:
+
+            def read(count: int) -> bool:
+                nonlocal done
+                done += count
+                bar(done, total)
+                return True
+
+            found = {
+                name: validated(store, name, released[name], definitions.get(name), read=read)
+                for name in chosen
+            }
+    valid = all(each.valid for each in found.values())
+    if json:
+        print_json(
+            {
+                "valid": valid,
+                "components": {name: each.model_dump(mode="json") for name, each in found.items()},
+            }
+        )
+    else:
+        stdout().print(validation_sheet(found))
+        for name in (name for name, each in found.items() if not each.valid):
+            note(f"{name} does not pass; build it again: {commands.rebuild(name)}")
+    if not valid:
         raise typer.Exit(ExitCode.PARTIAL)
 
 

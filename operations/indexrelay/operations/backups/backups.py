@@ -300,6 +300,9 @@ class Backups:
             if newest is None:
                 raise NothingReleasedError
             number = newest.number
+            if newest.canary is not None:  # what is for everyone, and not what is only tried
+                settled = (each for each in self._store.releases() if each.canary is None)
+                number = next((each.number for each in settled), number)
         release, data, signatures = self._store.release_document(number)
         versions = {
             name: self._store.version_document(name, id_)

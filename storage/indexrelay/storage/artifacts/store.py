@@ -481,14 +481,14 @@ class ArtifactStore:
         def restored(newest: Release) -> Release:
             names = set(release.components)
             found = _rolled_back(
-                newest, target=release, named=names, hold=kept, manifest=self.version
+                newest, target=first, named=names, hold=kept, refused={}, manifest=self.version
             )
             if not hold:
                 holds = {name: each for name, each in newest.holds.items() if name not in names}
                 found = found.model_copy(update={"holds": holds})
             return found.model_copy(update={"reason": kept.reason})
 
-        first = release.model_copy(update={"reason": kept.reason})
+        first = release.promoted(reason=kept.reason)  # whoever tried it elsewhere
         try:
             return self._change(restored, lost=max(lost, release.number), first=first)
         except (VersionUnreadableError, BlobMissingError, BlobCorruptError) as error:
