@@ -165,13 +165,13 @@ class Rollout:
             decided = self._of_everyone(newest, labels) if self._limits.enable_rollback else None
         self.waits = (decided or newest).canary is not None
         if decided is not None:
-            back = decided.components.items() != newest.components.items()
+            back = decided.components.items() ^ newest.components.items()
             self._audit.record(
                 AuditAction.ROLLED_BACK if back else AuditAction.RELEASED,
                 who=self._by,
-                subject=str(decided.number),
+                subject=f"release {decided.number}",
                 reason=decided.reason,
-                components=sorted(newest.tried or decided.components),
+                components=sorted({name for name, _ in back} or newest.tried),
             )
             try:
                 self._announcer.announce(decided, None)

@@ -1,10 +1,11 @@
 """What a new version of a component has to show before it is released: ``[components.NAME.gates]``.
 
 These limits stand beside those of the component's kind, and hold from the next build on: what is
-released is not built again because one of them changed. The names of checks that a person may let
-pass (``require_validation_pass``) stand here as well.
+released is not built again because one of them changed. Here, too, are the names of checks that a
+person may let pass (``require_validation_pass``), and why a reader refuses what passed them all.
 """
 
+from enum import StrEnum
 from typing import Annotated, Final
 
 from pydantic import Field
@@ -44,6 +45,19 @@ _QUALITY: Final = frozenset(
 def is_quality(check: str) -> bool:
     """Whether a check is about how good a version is; the others are about whether it is whole."""
     return check.startswith(FUNCTION) or check.rpartition(".")[2] in _QUALITY
+
+
+class Refusal(StrEnum):
+    """Why a reader does not take a version, for good; what it may load later is not refused."""
+
+    DAMAGE = "damage"
+    """Its files are not what was written."""
+    MEMORY = "memory"
+    """It would not fit into the reader's memory budget."""
+    ANSWERS = "answers"
+    """To recent queries it gives other answers than the version before."""
+    LOAD = "load"
+    """It cannot be opened for another reason."""
 
 
 class GateSettings(Table):

@@ -37,6 +37,7 @@ from pydantic_core import SchemaValidator, from_json, to_json
 
 from indexrelay.schemas.declarations import Declaration
 from indexrelay.schemas.errors import UnreadableEventError
+from indexrelay.schemas.gates import Refusal as Refusal  # noqa: PLC0414 - handed on with the states
 from indexrelay.schemas.names import (
     MAX_COMPONENTS,
     MAX_TRACEPARENT,
@@ -97,19 +98,6 @@ class LoadOutcome(StrEnum):
     """The last good version still serves."""
     SUPERSEDED = "superseded"
     """A newer release arrived before this one was in place."""
-
-
-class Refusal(StrEnum):
-    """Why a reader does not take a version, for good; what it may load later is not refused."""
-
-    DAMAGE = "damage"
-    """Its files are not what was written."""
-    MEMORY = "memory"
-    """It would not fit into the reader's memory budget."""
-    ANSWERS = "answers"
-    """To recent queries it gives other answers than the version before."""
-    LOAD = "load"
-    """It cannot be opened for another reason."""
 
 
 class ComponentResult(_Fact):
