@@ -194,9 +194,14 @@ class Bench:
         """The file with the seconds by which the clock of a ``misdated`` one is wrong."""
         return self.folder / f"{name}.clock"
 
+    def socket(self, name: str) -> Path:
+        """Where an ``instance`` listens."""
+        return self.folder / f"{name}.sock"
+
     def start(self, role: str, name: str, *, config: Path | None = None) -> Process:
         """Start a ``rebuilder`` or a ``misdated`` one, a ``reader``, a ``live`` one, a ``herd`` or
-        ``workers`` of these, or a ``producer``; with the settings of its role, or its own."""
+        ``workers`` of these, an ``instance`` of the reader service, or a ``producer``; with the
+        settings of its role, or its own."""
         config = config or self._config_of(role, name)
         roles: dict[str, tuple[str, list[object]]] = {
             "rebuilder": (
@@ -208,6 +213,10 @@ class Bench:
                 ["query", config, name, self.folder / "samples" / f"{name}.jsonl"],
             ),
             "live": ("faults.readers", ["live", config, name]),
+            "instance": (
+                "indexrelay.console.main",
+                ["reader", "--id", name, "--uds", self.socket(name), "--config", config],
+            ),
             "misdated": ("faults.roles", ["rebuilder", config, name, self.clock(name)]),
             "workers": ("faults.readers", ["workers", config]),
             "producer": ("faults.roles", ["producer", config]),

@@ -42,6 +42,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import BlobRef, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.urls import driver_url
 from indexrelay.streams import Connection, Keys, members_of
 from indexrelay.streams.consumer import stream_info
 from indexrelay.streams.keys import scan
@@ -68,7 +69,7 @@ class Recorder:
         self._connection = connection
         self._keys = Keys(settings.namespace)
         self._samples = samples
-        self._engine = create_engine(settings.catalog_url)
+        self._engine = create_engine(driver_url(settings.catalog_url))
         self._seen: dict[int, set[str]] = {}
         self._versions: dict[str, Version] = {}
         self._announced: dict[bytes, Announced] = {}

@@ -80,9 +80,9 @@ def keep(program: Path, row: Row, runs: int) -> None:
     ) as bench:
         live.start(bench)
         clients = [_Client(bench, "first"), _Client(bench, "second")]
-        for number, what in zip(range(runs), cycle(_FAULTS), strict=False):
+        for number, what in zip(range(runs), cycle(FAULTS), strict=False):
             with row.run(f"{what}, run {number}"):
-                with _FAULTS[what](bench):
+                with FAULTS[what](bench):
                     _once(bench, row, clients)
                 _once(bench, row, clients)
                 bench.settle()
@@ -131,7 +131,7 @@ def _reader_killed(bench: Bench) -> Iterator[None]:
     yield
 
 
-_FAULTS: Mapping[str, Callable[[Bench], AbstractContextManager[None]]] = {
+FAULTS: Mapping[str, Callable[[Bench], AbstractContextManager[None]]] = {
     **live.FAULTS,
     "reader killed": _reader_killed,
 }

@@ -22,6 +22,9 @@ AREAS = {
     "reader": ("reader.",),
 }
 
+LEAVES_SOCKETS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""httpcore does not close a unix socket that nobody listens on."""
+
 pytestmark = pytest.mark.server
 
 
@@ -40,7 +43,14 @@ def test_a_kill_at_any_failpoint_loses_nothing(area: str) -> None:
 
 
 @pytest.mark.timeout(300)  # a run of F11 builds a real index ten times
-@pytest.mark.parametrize("fault", sorted(SCENARIOS.keys() - {"F1"}))
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *sorted(SCENARIOS.keys() - {"F1", "F27", "F28"}),
+        pytest.param("F27", marks=LEAVES_SOCKETS),
+        pytest.param("F28", marks=LEAVES_SOCKETS),
+    ],
+)
 def test_what_is_guaranteed_holds_under_each_fault(fault: str) -> None:
     row = Row(fault=fault, timed=False)
     SCENARIOS[fault].run(program_or_skip("valkey"), row, 1)
