@@ -334,8 +334,8 @@ def _instructions(name: str, version: Version, folder: Path, asked: Asked) -> Fi
         mine, theirs = instructions(version, folder)
     except CounterMissingError as error:
         return Figure(name=called, value=None, note=str(error))
-    told = f"ours {mine:,.0f}, bare {theirs:,.0f}: {mine - theirs:,.0f} more"
-    return Figure(name=called, value=mine / theirs, note=told)
+    note = f"ours {mine:,.0f}, bare {theirs:,.0f}: {mine - theirs:,.0f} more"
+    return Figure(name=called, value=mine / theirs, note=note)
 
 
 def _synthetic(asked: Asked, workshop: Workshop) -> dict[str, Version]:
@@ -351,7 +351,7 @@ def _synthetic(asked: Asked, workshop: Workshop) -> dict[str, Version]:
     asked.say(f"building IVF over {count}")
     plain = workshop.build(WithoutPayloads(vectors=vectors), "plain", queries, **lists)
     source = ArrayCollection(vectors=vectors)
-    told = workshop.build(source, "payloads", queries, **lists)
+    with_payloads = workshop.build(source, "payloads", queries, **lists)
     asked.say("building what continues it")
     moved = source.with_changes(int(CHANGED * count), seed=5)
     kept = np.setdiff1d(np.arange(count), [row for row, _ in moved.changed])
@@ -362,7 +362,7 @@ def _synthetic(asked: Asked, workshop: Workshop) -> dict[str, Version]:
         changed=moved.changed,
         gone=tuple(gone.tolist()),
     )
-    layered = workshop.build(thinned, "layered", queries, previous=told, **lists)
+    layered = workshop.build(thinned, "layered", queries, previous=with_payloads, **lists)
     asked.say(f"building HNSW over {graph_count}")
     graph = workshop.build(
         WithoutPayloads(vectors=vectors[:graph_count]),
@@ -374,7 +374,7 @@ def _synthetic(asked: Asked, workshop: Workshop) -> dict[str, Version]:
     return {
         "IVF": plain,
         "HNSW": graph,
-        "IVF with payloads": told,
+        "IVF with payloads": with_payloads,
         "IVF with 5 % tombstones and a 2 % delta": layered,
     }
 

@@ -242,8 +242,8 @@ def _vectors(seen: _SourcePass, index: VectorSearch, sample: QuerySample) -> Ver
         return Verdict(True, measured=0)
     true = seen.gather(seen.wanted)
     kept = np.array([index.contents.vector(row) for row in seen.wanted.tolist()])
-    asked = np.abs(sample.vectors - seen.gather(sample.rows)).max()
-    worst = float(max(np.abs(kept - true).max(), asked))
+    of_sample = np.abs(sample.vectors - seen.gather(sample.rows)).max()
+    worst = float(max(np.abs(kept - true).max(), of_sample))
     limit = _SAME * float(np.abs(true).max())
     return Verdict(
         worst <= limit,
@@ -496,12 +496,12 @@ class Answers:
 
     def _own_distance(self) -> Verdict:
         """An entry's own vector finds the entry, or one that is just as near."""
-        asked = self.sample.rows >= 0
-        if not asked.any():
+        are_entries = self.sample.rows >= 0
+        if not are_entries.any():
             return Verdict(True, "there is nothing to ask for")
-        queries = self.sample.vectors[asked]
+        queries = self.sample.vectors[are_entries]
         own = distances(queries, queries[:, None, :], self.index.metric)
-        true = self._true(self.found)[asked]
+        true = self._true(self.found)[are_entries]
         share = float(np.mean((true <= own + tolerance(own, queries)).any(axis=1)))
         return _at_least(share, self.parameters.min_recall, "entries do not find themselves")
 

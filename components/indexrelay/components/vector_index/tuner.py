@@ -181,13 +181,13 @@ class Tuner:
                 [trial.recall for trial in trials], self._target
             )
 
-        target, asked = self._target, self.dataset.spec.parameters.min_recall
+        target, least_recall = self._target, self.dataset.spec.parameters.min_recall
         least(knob.most, partial(reaches, target), first=knob.fewest, worth_more=worth_more)
         # By effort and not by the clock, which would take the larger of two that are nearly equal.
-        reached = [value for value, trial in tried.items() if trial.recall >= asked]
+        reached = [value for value, trial in tried.items() if trial.recall >= least_recall]
         if not reached:
             return min(tried.values(), key=self._rank)
-        enough = least(min(reached), partial(reaches, asked), first=knob.fewest)
+        enough = least(min(reached), partial(reaches, least_recall), first=knob.fewest)
         value = min(reached) if enough is None else enough
         safe = [each for each, trial in tried.items() if trial.recall >= target]
         most = min(int(self._safety.most * value), knob.most)
