@@ -39,7 +39,7 @@ from indexrelay.storage.entries import Vectors
 _BITS: Final = 4
 _CENTROIDS: Final = 2**_BITS
 _FEWEST_NUMBERS: Final = 2
-"""That one code stands for."""
+"""That one code stands for; of three so many candidates are needed that the scan is no shorter."""
 _MOST_CODES: Final = 96
 _FEWEST_CODES: Final = 32
 _LEARNED_FROM: Final = 4096
@@ -173,14 +173,15 @@ class LiveCodes:
 
 def _learned(vectors: Vectors, metric: Metric) -> Any:
     """An index without rows that has learned what its codes stand for."""
-    length = _numbers_of_a_code(vectors.shape[1])
-    codes = -(-vectors.shape[1] // length)
+    dimension = vectors.shape[1]
+    length = _numbers_of_a_code(dimension)
+    codes = -(-dimension // length)
     index = require_faiss().IndexPQFastScan(codes * length, codes, _BITS, faiss_metric(metric))
     index.pq.cp.niter = _LEARNING_ROUNDS
     index.pq.cp.min_points_per_centroid = 1  # it would print a warning
     some = vectors[:: -(-len(vectors) // _LEARNED_FROM)]
     if len(some) < _CENTROIDS:
-        some = np.resize(some, (_CENTROIDS, vectors.shape[1]))
+        some = np.resize(some, (_CENTROIDS, dimension))
     index.train(_padded(some, index.d))
     return index
 
@@ -291,10 +292,9 @@ class Comparison:
 class _Answer:
     """What FAISS writes the answer to one query into, with the addresses of its parts."""
 
-    __slots__ = ("all_at", "behind_at", "candidates", "far", "places", "places_at", "rough_at")
+    __slots__ = ("all_at", "behind_at", "far", "places", "places_at", "rough_at")
 
     def __init__(self, candidates: int, behind: int, pointer: Any) -> None:
-        self.candidates = candidates
         self.places = np.empty(candidates, dtype=np.int64)
         rough = np.empty(candidates, dtype=np.float32)
         self.far = np.empty(candidates + behind, dtype=np.float32)
@@ -336,12 +336,14 @@ class LiveNeighbours:
         self._coded = 0
         self._stages: tuple[tuple[int, int], ...] = ()
         self._codes: LiveCodes | None = None
+        self._all_for_alive = 1.0
+        self._idle: dict[int, deque[_Answer]] = {}
+        """By candidates. Whoever asks takes one out, and puts it back: no two threads ever have
+        the same."""
         if codes is not None:
             self._search_by(codes, min_recall)
         self._behind = self._placed - self._coded
         self._behind_at = comparison.pointer(self._vectors[self._coded :])
-        # Whoever asks takes one out, and puts it back: no two threads ever have the same.
-        self._idle: deque[_Answer] = deque()
 
     @property
     def how(self) -> str:
@@ -376,10 +378,12 @@ class LiveNeighbours:
         self._stages = ((_FEW, min(least, enough)), (_HITS, enough))
         index = codes.index
         self._this, self._search = index.this, type(index).search_c
-        self._pad = index.d - self._comparison.dimension
+        self._length = index.d
         self._most = most
         # Rows that are no entries any more are candidates, too.
         self._all_for_alive = count / left
+        for _, candidates in self._stages:
+            self._idle[self._among_all(candidates)] = deque()
 
     def _stages_for(self, k: int, *, any_score: bool) -> Iterator[tuple[int, int]]:
         """Up to how many hits, and by how many candidates; until that is too many."""
@@ -398,15 +402,18 @@ class LiveNeighbours:
         comparison, pointer = self._comparison, self._comparison.pointer
         dead, coded, dimension = self._dead, self._coded, comparison.dimension
         query_at = pointer(query)
-        rough_query = np.pad(query, (0, self._pad)) if self._pad else query
-        candidates = wanted if dead is None else int(wanted * self._all_for_alive)
+        rough_query = query
+        if self._length > dimension:
+            rough_query = np.zeros(self._length, dtype=np.float32)
+            rough_query[:dimension] = query
+        candidates = self._among_all(wanted)
         while True:
             answer = self._taken(candidates)
             places = answer.places
             self._search(
                 self._this,
                 1,
-                pointer(rough_query) if self._pad else query_at,
+                pointer(rough_query),
                 candidates,
                 answer.rough_at[0],
                 answer.places_at,
@@ -428,37 +435,66 @@ class LiveNeighbours:
         if dead is not None:
             far[:candidates][gone] = self._farthest
             far[candidates:][dead[coded:]] = self._farthest
-        found = self._best(far, k, worst, places)
-        self._idle.append(answer)
+        found = self._best_of_few(far, k, worst, places)
+        if (idle := self._idle.get(candidates)) is not None:
+            idle.append(answer)
         return found
+
+    def _among_all(self, wanted: int) -> int:
+        """How many candidates have so many among them that are entries, as a rule."""
+        return int(wanted * self._all_for_alive)
 
     def _taken(self, candidates: int) -> _Answer:
         try:
-            answer = self._idle.pop()
-            if answer.candidates == candidates:
-                return answer
-        except IndexError:
-            pass
-        return _Answer(candidates, self._behind, self._comparison.pointer)
+            return self._idle[candidates].pop()
+        except (IndexError, KeyError):
+            return _Answer(candidates, self._behind, self._comparison.pointer)
 
-    def _best(
-        self,
-        far: NDArray[np.float32],
-        k: int,
-        worst: float | None,
-        places: NDArray[np.int64] | None = None,
+    def _are_worse(self, far: NDArray[np.float32], worst: float | None) -> bool:
+        """Whether nothing that was measured is better than a score, as for most queries."""
+        if worst is None or not len(far):
+            return not len(far)
+        # A minimum alone takes NumPy three times as long.
+        if self._is_l2:
+            return far.item(far.argmin()) >= worst * worst
+        return far.item(far.argmax()) <= worst
+
+    def _best_of_few(
+        self, far: NDArray[np.float32], k: int, worst: float | None, places: Rows
     ) -> list[ScoredRow]:
-        """The ``k`` best of what was measured, for candidates at ``places`` and the rows behind."""
-        if not len(far):
+        """As `_best`, of candidates at ``places`` and of the rows behind.
+
+        Python alone: for so few NumPy takes longer, one call after another.
+        """
+        if self._are_worse(far, worst):
+            return []
+        if self._is_l2:
+            limit = self._farthest.item() if worst is None else worst * worst
+            near = [(each, at) for at, each in enumerate(far.tolist()) if each < limit]
+            near.sort()
+        else:
+            limit = self._farthest.item() if worst is None else worst
+            near = [(each, -at) for at, each in enumerate(far.tolist()) if each > limit]
+            near.sort(reverse=True)
+        del near[k:]
+        if not near:
+            return []
+        scores = as_scores(
+            np.array([each for each, _ in near], dtype=np.float32), self._comparison.metric
+        )
+        place_of, row_of = places.item, self._rows_at.item
+        behind = self._coded - len(places)
+        found = [
+            (score, row_of(place_of(at) if at < len(places) else at + behind))
+            for score, at in zip(scores.tolist(), (abs(at) for _, at in near), strict=True)
+        ]
+        return self._better(found, worst)
+
+    def _best(self, far: NDArray[np.float32], k: int, worst: float | None) -> list[ScoredRow]:
+        """The ``k`` best of what was measured, by place."""
+        if self._are_worse(far, worst):
             return []
         is_l2 = self._is_l2
-        if worst is not None:
-            # Most queries end here; a minimum alone takes NumPy three times as long.
-            if is_l2:
-                if far.item(far.argmin()) >= worst * worst:
-                    return []
-            elif far.item(far.argmax()) <= worst:
-                return []
         if not is_l2:
             far = -far
         limit = np.inf if worst is None else worst * worst if is_l2 else -worst
@@ -467,14 +503,12 @@ class LiveNeighbours:
             near = near[np.argpartition(far[near], k)[:k]]
         near = near[np.argsort(far[near], kind="stable")]
         scores = as_scores(far[near] if is_l2 else -far[near], self._comparison.metric)
-        if places is not None:
-            candidates = len(places)
-            near = np.where(
-                near < candidates,
-                places[np.minimum(near, candidates - 1)],
-                near - candidates + self._coded,
-            )
-        found = list(zip(scores.tolist(), self._rows_at[near].tolist(), strict=True))
-        if worst is not None and is_l2:  # the square of a root is not quite what it was
-            return [each for each in found if each[0] < worst]
-        return found
+        return self._better(
+            [*zip(scores.tolist(), self._rows_at[near].tolist(), strict=True)], worst
+        )
+
+    def _better(self, found: list[ScoredRow], worst: float | None) -> list[ScoredRow]:
+        """Those that are better than a score: the square of a root is not quite what it was."""
+        if worst is None or not self._is_l2:
+            return found
+        return [each for each in found if each[0] < worst]

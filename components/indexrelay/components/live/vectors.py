@@ -11,9 +11,8 @@ no hit is made before it is known which ones there are. All others go by `LiveQu
 
 from collections.abc import Collection, Sequence
 from functools import cached_property
-from itertools import chain, compress, repeat
+from itertools import chain, compress
 from math import ceil, sqrt
-from operator import itemgetter
 from typing import Any, Final, Unpack
 from weakref import WeakKeyDictionary
 
@@ -25,6 +24,7 @@ from indexrelay.components.live.codes import (
     Comparison,
     LiveCodes,
     LiveNeighbours,
+    ScoredRow,
     grow_codes,
 )
 from indexrelay.components.live.entries import (
@@ -300,23 +300,32 @@ class LiveVectorSearch(LiveEntries):
         live = self._neighbours.nearest(query, k, scores[-1] if len(rows) == k else None)
         if not live:
             return index.hits(scores, rows, max_payload_bytes)
-        both = [
-            *zip(scores, rows, repeat(False), strict=False),
-            *((score, row, True) for score, row in live),
-        ]
-        both.sort(key=itemgetter(0), reverse=not self._is_l2)
-        del both[k:]
-        of_version = iter(
-            index.hits(
-                [score for score, _, is_live in both if not is_live],
-                [row for _, row, is_live in both if not is_live],
-                max_payload_bytes,
-            )
-        )
-        of_rows = iter(self.hits_of([(score, row) for score, row, is_live in both if is_live]))
-        hits = Hits(next(of_rows if is_live else of_version) for _, _, is_live in both)
+        live, places = self._merged(scores, live, k)
+        kept = min(len(rows), k - len(live))
+        hits = index.hits(scores[:kept], rows[:kept], max_payload_bytes)
+        for place, hit in zip(places, self.hits_of(live), strict=True):
+            hits.insert(place, hit)
         check_bytes_of_hits(hits, max_payload_bytes)
         return hits
+
+    def _merged(
+        self, scores: Sequence[float], live: list[ScoredRow], k: int
+    ) -> tuple[list[ScoredRow], list[int]]:
+        """Which live rows are among the best ``k`` with some scores of the version, and where.
+
+        Both are the best first; equal ones of the version come before.
+        """
+        is_l2, count, before, places = self._is_l2, len(scores), 0, list[int]()
+        for score, _ in live:
+            while before < count and (
+                scores[before] <= score if is_l2 else scores[before] >= score
+            ):
+                before += 1
+            place = before + len(places)
+            if place >= k:
+                break
+            places.append(place)
+        return live[: len(places)], places
 
     def _released_rows(self, query: Vectors, k: int) -> tuple[list[float], list[int]]:
         """The ``k`` nearest of the version that no live row replaces or deletes."""
