@@ -11,6 +11,7 @@ import os
 import re
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -159,10 +160,14 @@ class TimedCalls:
         """Start at most so many threads, each when it is first needed, under this name."""
         self._name = name
         self._most = most
-        self._start()
+        self._start_over()
+        _TIMED.add(self)
 
-    def _start(self) -> None:
-        self._process = os.getpid()
+    def after_fork_in_child(self) -> None:
+        """Leave the threads, and what they do, to the parent."""
+        self._start_over()
+
+    def _start_over(self) -> None:
         self._lock = threading.Lock()
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._threads = self._open = self._overdue = 0
@@ -174,8 +179,6 @@ class TimedCalls:
             OverdueError: it took longer.
             BaseException: what it raises.
         """
-        if os.getpid() != self._process:
-            self._start()
         call = _Call(function, arguments)
         with self._lock:
             if self._overdue >= self._most:
@@ -205,9 +208,8 @@ class TimedCalls:
 
     def close(self) -> None:
         """End the threads, each after the call that it is in."""
-        if os.getpid() == self._process:
-            for _ in range(self._threads):
-                self._calls.put(None)
+        for _ in range(self._threads):
+            self._calls.put(None)
 
     def _give_up(self, call: "_Call") -> bool:
         with self._lock:
@@ -227,6 +229,19 @@ class TimedCalls:
                 self._overdue -= call.begun and call.given_up
                 call.ended.set()
                 self._open -= 1
+
+
+_TIMED: Final["weakref.WeakSet[TimedCalls]"] = weakref.WeakSet()
+"""One hook for all: there is one object for each version that is loaded, and hooks are for good."""
+
+
+def _after_fork_in_child() -> None:
+    """On the child's only thread: of two that came later each would begin anew."""
+    for each in list(_TIMED):
+        each.after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 @dataclass(slots=True)
