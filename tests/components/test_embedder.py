@@ -128,6 +128,34 @@ def test_what_comes_while_the_function_runs_goes_into_its_next_call_each_text_on
     assert function.calls == [["first"], ["x", "yy"]]
 
 
+def test_callers_take_turns_whatever_one_of_them_has_waiting(
+    embedder_of: Callable[..., Embedder],
+) -> None:
+    function = Gate()
+    embedder = embedder_of(function, batch_texts=2)
+    asked = [embedder.submit(["first"], caller="shop")]
+    function.entered.acquire()
+    asked += [embedder.submit([f"s{n}", f"S{n}"], caller="shop") for n in range(3)]
+    left = embedder.submit(["left"], caller="bank")
+    asked += [
+        embedder.submit(["b0", "b1"], caller="bank"),
+        embedder.submit(["club"], caller="club"),
+        embedder.submit(["s1"], caller="bank"),  # wanted by another one already
+    ]
+    embedder.leave(left)
+    function.open.set()
+    for each in asked:
+        assert not each.wait().failures
+    assert function.calls == [
+        ["first"],
+        ["s0", "b0"],
+        ["club", "S0"],
+        ["b1", "s1"],
+        ["S1", "s2"],
+        ["S2"],
+    ]
+
+
 def test_a_text_that_nobody_waits_for_any_more_is_not_embedded(
     embedder_of: Callable[..., Embedder],
 ) -> None:

@@ -2,6 +2,7 @@
 
 The function runs on a thread of its own, for all who ask at the same time: what waits while it runs
 goes into its next call, each text once, and what it gave is kept. So a search costs a call at most.
+Of several callers each has a text taken in turn, however many another one has waiting.
 Collections that name the same function take turns, so it need not be safe to call from several
 threads.
 
@@ -85,13 +86,59 @@ class Embedded:
 class _Wanted:
     """One text that somebody waits for; shared by all who do."""
 
-    __slots__ = ("digest", "outcome", "text", "waiting")
+    __slots__ = ("caller", "digest", "outcome", "text", "waiting")
 
-    def __init__(self, text: str, digest: bytes) -> None:
+    def __init__(self, text: str, digest: bytes, caller: str | None) -> None:
         self.text = text
         self.digest = digest
+        self.caller = caller
+        """Who asked first."""
         self.outcome: Vectors | TextFailure | None = None
         self.waiting: list[Embedding] = []
+
+
+class _Queue:
+    """Texts that wait: those of each caller in their order, and the callers in turn."""
+
+    def __init__(self) -> None:
+        self._of: OrderedDict[str | None, OrderedDict[_Wanted, None]] = OrderedDict()
+        """By caller, the next one first; dictionaries, so that what nobody waits for any more is
+        taken out at once."""
+
+    def __bool__(self) -> bool:
+        return bool(self._of)
+
+    def add(self, wanted: _Wanted, *, is_next: bool = False) -> None:
+        """Add a text; ``is_next``: before all others."""
+        own = self._of.setdefault(wanted.caller, OrderedDict())
+        own[wanted] = None
+        if is_next:
+            own.move_to_end(wanted, last=False)
+            self._of.move_to_end(wanted.caller, last=False)
+
+    def discard(self, wanted: _Wanted) -> bool:
+        """Take out a text; whether it was there."""
+        own = self._of.get(wanted.caller)
+        if own is None or wanted not in own:
+            return False
+        del own[wanted]
+        if not own:
+            del self._of[wanted.caller]
+        return True
+
+    def take(self) -> _Wanted:
+        """Take out the next text."""
+        caller, own = next(iter(self._of.items()))
+        wanted, _ = own.popitem(last=False)
+        if own:
+            self._of.move_to_end(caller)
+        else:
+            del self._of[caller]
+        return wanted
+
+    def clear(self) -> None:
+        """Take out all of them."""
+        self._of.clear()
 
 
 class Embedding:
@@ -181,8 +228,7 @@ class Embedder:
     def _start_over(self) -> None:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._queue: OrderedDict[_Wanted, None] = OrderedDict()
-        """The next one first; a dictionary, so that what nobody waits for is taken out at once."""
+        self._queue = _Queue()
         self._wanted: dict[bytes, _Wanted] = {}
         """By digest: what is in the queue or in a call."""
         self._thread: threading.Thread | None = None
@@ -252,8 +298,12 @@ class Embedder:
         vector: Vectors = found.vectors[0]
         return vector
 
-    def submit(self, texts: Sequence[str]) -> Embedding:
+    def submit(self, texts: Sequence[str], *, caller: str | None = None) -> Embedding:
         """Have the vectors of at most ``batch_texts`` texts made, without waiting for them.
+
+        Args:
+            texts: what to make them of.
+            caller: whose they are: callers take turns.
 
         Raises:
             EmbedderFunctionError: the function cannot be imported.
@@ -263,7 +313,9 @@ class Embedder:
         digests = [_digest(text) for text in texts]
         self.give_up_overdue_calls()
         with self._lock:
-            wanted = [self._want(text, key) for text, key in zip(texts, digests, strict=True)]
+            wanted = [
+                self._want(text, key, caller) for text, key in zip(texts, digests, strict=True)
+            ]
             asked = Embedding(self, wanted)
             for each in {id(each): each for each in wanted if each.outcome is None}.values():
                 each.waiting.append(asked)
@@ -309,8 +361,7 @@ class Embedder:
             for each in asked._wanted:  # noqa: SLF001 - its own module
                 if asked in each.waiting:
                     each.waiting.remove(asked)
-                if not each.waiting and each in self._queue:
-                    del self._queue[each]
+                if not each.waiting and self._queue.discard(each):
                     self._wanted.pop(each.digest, None)
 
     def give_up_overdue_calls(self) -> None:
@@ -327,8 +378,7 @@ class Embedder:
             late = TextFailure(reason=f"the embedder took more than {limit:g} s", transient=True)
             ended = self._settle((each, late) for each in call.texts)
             for wanted in reversed(call.rest):
-                self._queue[wanted] = None
-                self._queue.move_to_end(wanted, last=False)
+                self._queue.add(wanted, is_next=True)
             ended += self._see_to_queue()
         _log.warning(
             "embedder.overdue", collection=self.collection, seconds=limit, overdue=self._overdue
@@ -349,12 +399,12 @@ class Embedder:
 
     # Under the lock
 
-    def _want(self, text: str, digest: bytes) -> _Wanted:
+    def _want(self, text: str, digest: bytes, caller: str | None) -> _Wanted:
         """The text as others want it, or want it now; with its outcome where that is known."""
         wanted = self._wanted.get(digest)
         if wanted is not None:
             return wanted
-        wanted = _Wanted(text, digest)
+        wanted = _Wanted(text, digest, caller)
         vector = self._cache.get(digest)
         if vector is not None:
             self._cache.move_to_end(digest)
@@ -363,7 +413,7 @@ class Embedder:
             wanted.outcome = _AWAY
         else:
             self._wanted[digest] = wanted
-            self._queue[wanted] = None
+            self._queue.add(wanted)
         return wanted
 
     def _see_to_queue(self) -> list[Embedding]:
@@ -439,14 +489,14 @@ class Embedder:
             while self._thread is me:
                 texts: list[_Wanted] = []
                 while self._queue and len(texts) < self.settings.batch_texts:
-                    wanted, _ = self._queue.popitem(last=False)
+                    wanted = self._queue.take()
                     if wanted.waiting:
                         texts.append(wanted)
                     else:  # everybody has left
                         self._wanted.pop(wanted.digest, None)
                 if texts:
                     return texts
-                if not self._changed.wait_for(lambda: self._queue, _IDLE_SECONDS):
+                if not self._changed.wait_for(lambda: bool(self._queue), _IDLE_SECONDS):
                     self._thread = None
             return []
 

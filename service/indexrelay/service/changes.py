@@ -49,8 +49,10 @@ class Upsert:
         """The rows without a vector."""
         return [row for row, vector in enumerate(self.vectors) if vector is None]
 
-    async def embedded(self, embedder: "Embedder", rules: EntryRules) -> "Upsert":
-        """The same with the vectors of texts where there was none.
+    async def embedded(
+        self, embedder: "Embedder", rules: EntryRules, *, caller: str | None
+    ) -> "Upsert":
+        """The same with the vectors of texts where there was none; ``caller``: whose they are.
 
         Raises:
             RefusedError: a text has none, or there is neither.
@@ -69,7 +71,7 @@ class Upsert:
                 )
         for first in range(0, len(rows), size):
             some = [text for text in texts[first : first + size] if text is not None]
-            found = await embedder.submit(some).arrival()
+            found = await embedder.submit(some, caller=caller).arrival()
             for number, failure in found.failures.items():
                 row = rows[first + number]
                 raise RefusedError(

@@ -35,7 +35,7 @@ from indexrelay.service.consistency import WaitingRoom
 from indexrelay.service.dispatch import NotFilteredError, Search
 from indexrelay.service.limits import MORE, AnswerRoom, More, Room, SearchThreads
 from indexrelay.service.problems import OverloadedError, RefusedError
-from indexrelay.service.tokens import caller_of
+from indexrelay.service.tokens import Caller, caller_of
 
 if TYPE_CHECKING:  # needed where a collection has an embedder
     from indexrelay.components.embedder import Embedders, TextFailure
@@ -93,6 +93,8 @@ class Lent:
     """As ``answering``, of another component."""
     suffices: Callable[[str], bool]
     """Whether another component is as fresh as the request asks."""
+    caller: str | None = None
+    """Whose query it is."""
     embedders: "Embedders | None" = None
     """What makes vectors of texts; ``None``: no collection has an embedder."""
 
@@ -111,7 +113,9 @@ class Lent:
         from indexrelay.service.texts import QueryVectors
 
         component = self.answering.component
-        vectors = QueryVectors.submit(self.embedders, self.snapshot, component, searches)
+        vectors = QueryVectors.submit(
+            self.embedders, self.snapshot, component, searches, caller=self.caller
+        )
         if vectors is None:
             return {}
         try:
@@ -241,7 +245,7 @@ class Queries:
         connection = connection_of(request.scope)
         room = AnswerRoom(connection)
         found: dict[str, Any] = {"operation": operation, "outcome": "overloaded"}
-        steps = self._steps(component, ask, caller.filter, room.hold, found)
+        steps = self._steps(component, ask, caller, room.hold, found)
         seconds = 0.0
 
         def turn() -> "bytes | FreshWait | QueryVectors | Literal[More.MORE]":
@@ -300,11 +304,12 @@ class Queries:
         self,
         component: str,
         ask: Ask[Any],
-        forced: Mapping[str, Any] | None,
+        caller: Caller,
         hold: Hold,
         found: dict[str, Any],
     ) -> _Steps:
         """Ask the component; ``found`` gets what may be observed of it, and its session token."""
+        forced = caller.filter
         degraded: str | None = None
         with self._reloader.acquire() as now:
             if component not in now and (other := self._stand_in(now, component, ask, forced)):
@@ -334,6 +339,7 @@ class Queries:
                 answering_of=partial(self._answering, snapshot),
                 suffices=lambda other: wait is None or wait.suffices(snapshot, other),
                 embedders=self._embedders,
+                caller=caller.name,
             )
             answered = ask.answer(lent, question)
             if isinstance(answered, Generator):

@@ -53,8 +53,12 @@ class QueryVectors:
         snapshot: "Snapshot",
         component: str,
         searches: Sequence[Search],
+        *,
+        caller: str | None,
     ) -> Self | None:
-        """Have the vectors made; ``None``: there is no embedder for them, or no such text.
+        """Have the vectors made, in turn with those of other callers.
+
+        ``None``: there is no embedder for them, or no such text.
 
         Raises:
             EmbedderFunctionError: the embedder cannot be imported.
@@ -73,7 +77,7 @@ class QueryVectors:
         embedder = embedders.of(collection)
         if embedder is None:
             return None
-        embedding = embedder.submit([*texts.values()])
+        embedding = embedder.submit([*texts.values()], caller=caller)
         return cls(embedder=embedder, embedding=embedding, numbers=[*texts])
 
     async def arrive(self) -> None:

@@ -210,7 +210,8 @@ class _Requests:
             asked, change = found
             if embedder is not None and isinstance(change, Upsert) and change.lacking:
                 rules = EntryRules.of(self._writer.settings.collections[collection])
-                embedding = change.embedded(embedder, rules)  # no thread waits for it
+                # No thread waits for it.
+                embedding = change.embedded(embedder, rules, caller=caller.name)
                 found = asked, await self._told(embedding, caller)
             read = _already(found)
 
