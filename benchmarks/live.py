@@ -81,6 +81,7 @@ TOGETHER, ALONE = "clients together", "a commit each"
 SEARCH, NO_WORK = "a search over HTTP", "an empty endpoint"
 INDEX = "HNSW32"
 NOTHING, EMPTY, FULL, TWO = "no live layer", "nothing live", "10,000 live", "two threads"
+TWO_PLAIN = "two threads, no live layer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +140,7 @@ def searching(asked: Asked, server: BenchServer, data: Data) -> Findings:
         live = lay_over(there, data)
         contenders = {NOTHING: queries_to(plain, data), FULL: queries_to(there.reader, data)}
         contenders[TWO] = on_two_threads(contenders[FULL])
+        contenders[TWO_PLAIN] = on_two_threads(contenders[NOTHING])
         after = interleaved(contenders, rounds=asked.rounds, say=asked.say)
         recall = recall_of(there.reader, data, live)
     empty, full = before.speed(EMPTY, NOTHING), after.speed(FULL, NOTHING)
@@ -156,6 +158,7 @@ def searching(asked: Asked, server: BenchServer, data: Data) -> Findings:
             name=f"two threads ÷ one, 10,000 live rows{told}",
             value=after.speed(TWO, FULL),
             target=at_least(1.8),
+            note=f"without live rows {after.speed(TWO_PLAIN, NOTHING):.2f}",
         ),
     ]
     measured = [

@@ -66,6 +66,8 @@ _MISSES: Final = 0.8
 _MOST_CANDIDATES: Final = 1 / 4
 """Of the rows that have codes; where more are to be compared, all are."""
 _LEAST_ALIVE: Final = 1 / 2
+_FEW_MEASURED: Final = 256
+"""From so many on NumPy finds the best of them sooner than Python."""
 
 ScoredRow = tuple[float, int]
 """The score of a live row, and the row."""
@@ -256,8 +258,7 @@ class Comparison:
         self.is_l2 = metric is Metric.L2
         self.dimension = dimension
         self.pointer = faiss.swig_ptr
-        self.all = faiss.fvec_L2sqr_ny if self.is_l2 else faiss.fvec_inner_products_ny
-        """As FAISS has it: (result, query, vectors, dimension, count)."""
+        self._all = faiss.fvec_L2sqr_ny if self.is_l2 else faiss.fvec_inner_products_ny
         by_place = faiss.fvec_L2sqr_by_idx if self.is_l2 else faiss.fvec_inner_products_by_idx
         self.by_place = by_place
         """As FAISS has it: (result, query, vectors, places, dimension, 1, count)."""
@@ -269,7 +270,7 @@ class Comparison:
         """
         found = np.empty(count, dtype=np.float32)
         pointer = self.pointer
-        self.all(pointer(found), pointer(query), vectors, self.dimension, count)
+        self._all(pointer(found), pointer(query), vectors, self.dimension, count)
         return found
 
     def with_some(self, query: Vectors, rows: LiveRows, some: Rows) -> NDArray[np.float32]:
@@ -292,16 +293,17 @@ class Comparison:
 class _Answer:
     """What FAISS writes the answer to one query into, with the addresses of its parts."""
 
-    __slots__ = ("all_at", "behind_at", "far", "places", "places_at", "rough_at")
+    __slots__ = ("far", "far_at", "places", "places_at", "rough", "rough_at")
 
-    def __init__(self, candidates: int, behind: int, pointer: Any) -> None:
-        self.places = np.empty(candidates, dtype=np.int64)
-        rough = np.empty(candidates, dtype=np.float32)
-        self.far = np.empty(candidates + behind, dtype=np.float32)
-        """What was measured for the candidates, and for the rows that have no codes."""
-        self.places_at, self.rough_at = pointer(self.places), (pointer(rough), rough)
-        self.all_at = pointer(self.far)
-        self.behind_at = pointer(self.far[candidates:]) if behind else None
+    def __init__(self, candidates: int, behind: Rows, pointer: Any) -> None:
+        """Take places that are compared in any case, behind those of the candidates."""
+        self.places = np.concatenate([np.zeros(candidates, dtype=np.int64), behind])
+        self.rough = np.empty(candidates, dtype=np.float32)
+        """What codes say of the candidates."""
+        self.far = np.empty(len(self.places), dtype=np.float32)
+        """What was measured at each place."""
+        self.places_at, self.far_at = pointer(self.places), pointer(self.far)
+        self.rough_at = pointer(self.rough)
 
 
 class LiveNeighbours:
@@ -342,8 +344,7 @@ class LiveNeighbours:
         the same."""
         if codes is not None:
             self._search_by(codes, min_recall)
-        self._behind = self._placed - self._coded
-        self._behind_at = comparison.pointer(self._vectors[self._coded :])
+        self._behind = np.arange(self._coded, self._placed, dtype=np.int64)
 
     @property
     def how(self) -> str:
@@ -400,7 +401,7 @@ class LiveNeighbours:
     ) -> list[ScoredRow] | None:
         """The nearest of so many candidates, and of what has no codes; ``None``: compare all."""
         comparison, pointer = self._comparison, self._comparison.pointer
-        dead, coded, dimension = self._dead, self._coded, comparison.dimension
+        dead, dimension = self._dead, comparison.dimension
         query_at = pointer(query)
         rough_query = query
         if self._length > dimension:
@@ -415,12 +416,12 @@ class LiveNeighbours:
                 1,
                 pointer(rough_query),
                 candidates,
-                answer.rough_at[0],
+                answer.rough_at,
                 answer.places_at,
                 None,
             )
             gone = None if dead is None else dead[places]
-            if gone is None or candidates - np.count_nonzero(gone) >= wanted:
+            if gone is None or candidates - np.count_nonzero(gone[:candidates]) >= wanted:
                 break
             # What was replaced often lies where it lay: many of those rows look alike.
             candidates *= 4
@@ -428,14 +429,12 @@ class LiveNeighbours:
                 return None
         far = answer.far
         comparison.by_place(
-            answer.all_at, query_at, self._vectors_at, answer.places_at, dimension, 1, candidates
+            answer.far_at, query_at, self._vectors_at, answer.places_at, dimension, 1, len(places)
         )
-        if self._behind:
-            comparison.all(answer.behind_at, query_at, self._behind_at, dimension, self._behind)
-        if dead is not None:
-            far[:candidates][gone] = self._farthest
-            far[candidates:][dead[coded:]] = self._farthest
-        found = self._best_of_few(far, k, worst, places)
+        if gone is not None:
+            far[gone] = self._farthest
+        best = self._best_of_few if len(far) <= _FEW_MEASURED else self._best
+        found = best(far, k, worst, places)
         if (idle := self._idle.get(candidates)) is not None:
             idle.append(answer)
         return found
@@ -462,10 +461,7 @@ class LiveNeighbours:
     def _best_of_few(
         self, far: NDArray[np.float32], k: int, worst: float | None, places: Rows
     ) -> list[ScoredRow]:
-        """As `_best`, of candidates at ``places`` and of the rows behind.
-
-        Python alone: for so few NumPy takes longer, one call after another.
-        """
+        """As `_best`, in Python: for so few NumPy takes longer, one call after another."""
         if self._are_worse(far, worst):
             return []
         if self._is_l2:
@@ -483,15 +479,13 @@ class LiveNeighbours:
             np.array([each for each, _ in near], dtype=np.float32), self._comparison.metric
         )
         place_of, row_of = places.item, self._rows_at.item
-        behind = self._coded - len(places)
-        found = [
-            (score, row_of(place_of(at) if at < len(places) else at + behind))
-            for score, at in zip(scores.tolist(), (abs(at) for _, at in near), strict=True)
-        ]
-        return self._better(found, worst)
+        rows = (row_of(place_of(abs(at))) for _, at in near)
+        return self._better(list(zip(scores.tolist(), rows, strict=True)), worst)
 
-    def _best(self, far: NDArray[np.float32], k: int, worst: float | None) -> list[ScoredRow]:
-        """The ``k`` best of what was measured, by place."""
+    def _best(
+        self, far: NDArray[np.float32], k: int, worst: float | None, places: Rows | None = None
+    ) -> list[ScoredRow]:
+        """The ``k`` best of what was measured at some places; ``None``: at each."""
         if self._are_worse(far, worst):
             return []
         is_l2 = self._is_l2
@@ -503,9 +497,8 @@ class LiveNeighbours:
             near = near[np.argpartition(far[near], k)[:k]]
         near = near[np.argsort(far[near], kind="stable")]
         scores = as_scores(far[near] if is_l2 else -far[near], self._comparison.metric)
-        return self._better(
-            [*zip(scores.tolist(), self._rows_at[near].tolist(), strict=True)], worst
-        )
+        rows = self._rows_at[near if places is None else places[near]].tolist()
+        return self._better(list(zip(scores.tolist(), rows, strict=True)), worst)
 
     def _better(self, found: list[ScoredRow], worst: float | None) -> list[ScoredRow]:
         """Those that are better than a score: the square of a root is not quite what it was."""
