@@ -46,7 +46,7 @@ def test_a_line_says_who_did_what_and_when(tmp_path: Path) -> None:
 def test_a_line_holds_no_secret_and_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "audit.jsonl"
     AuditLog(path).record(
-        AuditAction.MIGRATED,
+        AuditAction.RESTORED,
         who="ada@host",
         url="postgresql://me:hush-hush@host/db",
         reason="moved from redis://:hush-hush@host " + "x" * 100_000,

@@ -62,10 +62,9 @@ class AuditAction(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     DELETED = "deleted"
-    """A collection, with its entries."""
+    """A collection, with its entries, or a dead letter."""
     BACKED_UP = "backed_up"
     RESTORED = "restored"
-    MIGRATED = "migrated"
 
 
 class AuditLog:

@@ -124,6 +124,7 @@ def test_a_schedule_is_run_by_hand_and_force_overrides_its_pauses(run: Run, conf
     assert forced.force
     assert forced.failure_cooldown_seconds is None
     assert first.reason == "schedule weekly, by hand"
+    assert "left alone" not in said.out
     audit = (config.parent / "indexrelay-data" / "audit.jsonl").read_text().splitlines()
     assert [json.loads(line)["request_id"] for line in audit] == [
         first.request_id,
@@ -133,6 +134,31 @@ def test_a_schedule_is_run_by_hand_and_force_overrides_its_pauses(run: Run, conf
     unknown = run("schedule", "run", "wekly", "--config", str(config))
     assert unknown.code == 2
     assert "no schedule 'wekly'; there is hourly, weekly" in unknown.err
+
+
+def test_what_is_paused_or_failed_too_often_is_named_with_the_time_until_when(
+    run: Run, config: Path
+) -> None:
+    catalog = opened(config)
+    for _ in range(3):
+        catalog.attempts.failed("map", error="odd", inputs="a", targets={"tracks": 1})
+    until = catalog.attempts.all()["map"].failed_at + timedelta(days=1)
+    asked = run("schedule", "run", "weekly", "--config", str(config))
+    assert asked.code == 0
+    assert (
+        "map is left alone: it failed 3 time(s) in a row, and schedules leave it alone until "
+        f"{until:%Y-%m-%d %H:%M} UTC"
+    ) in asked.out
+    anyway = f"→ all the same: indexrelay schedule run --config {config} weekly --force"
+    assert anyway in asked.out
+    assert "left alone" not in run("schedule", "run", "weekly", "--force", "-c", str(config)).out
+
+    catalog.attempts.pause("map", "moving")
+    catalog.close()
+    answer = json.loads(run("schedule", "--json", "--config", str(config)).out)
+    assert answer["schedules"]["weekly"]["left_alone"]["map"].startswith("it is paused (moving)")
+    assert answer["schedules"]["hourly"]["left_alone"] == {}
+    assert "map is left alone: it is paused (moving)" in run("schedule", "-c", str(config)).out
 
 
 def test_a_list_without_schedules_says_how_to_declare_one(run: Run, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def audit(
     elif not lines:
         note("nobody had anything done on this host yet")
     else:
-        sheet = Sheet("", whole("time"), flowing("who"), whole("action"), flowing("what"))
+        sheet = Sheet("", whole("time (UTC)"), flowing("who"), whole("action"), flowing("what"))
         for line in lines:
             sheet.add(
                 _moment(str(line["time"])), str(line["who"]), str(line["action"]), _what(line)

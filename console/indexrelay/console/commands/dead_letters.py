@@ -28,6 +28,7 @@ from indexrelay.rebuilder.dead_letters import RetryOutcome, retry_dead_letter
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.storage.audit import AuditAction
 from indexrelay.storage.catalog import DeadLetter, DeadLetterHeader
 from indexrelay.streams.publisher import publish_many
 
@@ -125,6 +126,9 @@ def drop(
     """Forget letters for good; exits 3 when some of them were not there."""
     with Installation.at(config) as installation:
         dropped = drop_letters(installation, chosen(installation, letters, every=every))
+        for letter in dropped:
+            if letter.outcome == "dropped":
+                installation.audit(AuditAction.DELETED, subject=f"dead letter {letter.id}")
     if json:
         print_json({"letters": [letter.model_dump(mode="json") for letter in dropped]})
     else:

@@ -17,7 +17,9 @@ from indexrelay.console.commands.status import NONE
 from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, whole
-from indexrelay.console.terminal import adapted, note, print_json, stdout
+from indexrelay.console.terminal import adapted, advice_line, note, print_json, stdout
+from indexrelay.health.due import left_alone
+from indexrelay.health.facts import Facts
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import UnknownNameError
@@ -73,6 +75,8 @@ class ScheduleReport(BaseModel):
     message: str | None = None
     missed: datetime | None = None
     """The newest slot that was missed, and not made up for."""
+    left_alone: dict[str, str] = {}
+    """Components that it would not build now, and why and until when."""
 
 
 @app.callback(invoke_without_command=True)
@@ -109,6 +113,7 @@ def list_schedules(
         for name, each in reports.items():
             if not each.watched or each.overdue_since is not None:
                 stdout().print(Text(f"{name}: {adapted(unwatched(each))}"))
+            print_left_alone(each.left_alone)
     late = any(not each.watched or each.overdue_since is not None for each in reports.values())
     raise typer.Exit(ExitCode.PARTIAL if late else ExitCode.SUCCESS)
 
@@ -153,6 +158,12 @@ def run(
             failure_cooldown_seconds=None if force else given.failure_cooldown_seconds,
             reason=reason or f"schedule {name}, by hand",
         )
+        if not force and not json:
+            alone = left_alone_by(given, installation.settings, installation.catalog)
+            print_left_alone(alone)
+            if alone:
+                anyway = commands.run_schedule(name, force=True)
+                stdout().print(advice_line(f"all the same: {anyway}"))
         code = answer_request(
             installation, wanted, timeout_seconds=timeout if wait else None, json=json
         )
@@ -169,9 +180,37 @@ def schedule_reports(
     """
     states = catalog.schedules.all()
     return {
-        name: _report(name, each, settings, states.get(name), catalog, now=now, count=count)
+        name: _report(
+            name, each, settings, states.get(name), catalog, now=now, count=count
+        ).model_copy(update={"left_alone": left_alone_by(each, settings, catalog, now=now)})
         for name, each in settings.schedules.items()
     }
+
+
+def left_alone_by(
+    given: ScheduleSettings, settings: Settings, catalog: Catalog, *, now: datetime | None = None
+) -> dict[str, str]:
+    """What a schedule names and would not have built now, and why and until when."""
+    now = now or SystemClock().now()
+    facts = Facts(
+        definitions=settings.components,
+        sources={},
+        release=None,
+        versions={},
+        attempts=catalog.attempts.all(),
+        paused=catalog.attempts.paused(),
+        scheduled=dict.fromkeys(given.targets(settings.components), given.failure_cooldown_seconds),
+        since=now,
+        now=now,
+        rebuilder=settings.rebuilder,
+    )
+    return left_alone(facts, facts.retry_policy)
+
+
+def print_left_alone(alone: Mapping[str, str]) -> None:
+    """A line for each."""
+    for name, why in alone.items():
+        stdout().print(Text(f"{name} is left alone: {adapted(why)}"), soft_wrap=True)
 
 
 def _report(

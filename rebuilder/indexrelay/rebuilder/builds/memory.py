@@ -13,8 +13,11 @@ from typing import Final
 
 from indexrelay.health.facts import Facts
 from indexrelay.rebuilder.builds import BuildCancelledError, BuildError
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.schemas.versions import root_collections
+
+_log = get_logger(__name__)
 
 PROCESS_BYTES: Final = 64 * 1024 * 1024
 """Of a process that builds nothing yet."""
@@ -64,6 +67,8 @@ class MemoryBudget:
         if needed > limit:
             raise TooLargeBuildError(needed, limit)
         with self._changed:
+            if self._taken + needed > limit:
+                _log.info("build.waits_for_memory", needed=needed, taken=self._taken, limit=limit)
             self._changed.wait_for(lambda: self._closed or self._taken + needed <= limit)
             if self._closed:
                 raise BuildCancelledError("the rebuilder stops")
