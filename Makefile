@@ -99,11 +99,12 @@ imports: $(INSTALLED) ## Check that imports point one way
 	@$(BIN)/lint-imports
 
 .PHONY: docs
-docs: $(INSTALLED) ## Generate the JSON Schema files and the pages of settings, names, licences
+docs: $(INSTALLED) ## Generate the JSON Schema files, the pages of settings, names, licences, and the alerts
 	@$(BIN)/python -m indexrelay.schemas.documents docs
 	@$(BIN)/python -m scripts.settings_page docs/settings.md
 	@$(BIN)/python -m scripts.api_page docs/api.md
 	@$(BIN)/python -m scripts.licences_page docs/licences.md
+	@$(BIN)/python -m scripts.prometheus_rules deploy/prometheus/alerts.yml
 
 .PHONY: check-docs
 check-docs: $(INSTALLED) ## Check that the generated documents are those of the models
@@ -111,6 +112,7 @@ check-docs: $(INSTALLED) ## Check that the generated documents are those of the 
 	@$(BIN)/python -m scripts.settings_page docs/settings.md --check
 	@$(BIN)/python -m scripts.api_page docs/api.md --check
 	@$(BIN)/python -m scripts.licences_page docs/licences.md --check
+	@$(BIN)/python -m scripts.prometheus_rules deploy/prometheus/alerts.yml --check
 
 .PHONY: guarantees
 guarantees: $(INSTALLED) ## Check that what proves each guarantee exists

@@ -23,6 +23,12 @@ from indexrelay.components.registry import GROUP, kind_class
 from indexrelay.schemas.backups import BackupSettings
 from indexrelay.schemas.documents import json_schema_of
 from indexrelay.schemas.gates import GateSettings
+from indexrelay.schemas.monitoring import (
+    AlertSettings,
+    MonitoringSettings,
+    NotificationSettings,
+    NotificationTarget,
+)
 from indexrelay.schemas.schedules import ScheduleSettings
 from indexrelay.schemas.settings import (
     ArtifactSettings,
@@ -78,6 +84,10 @@ _TABLES: Final[tuple[tuple[str, type[BaseModel] | type[Kind[Any, Any]]], ...]] =
     ("`[http.tokens.NAME]`", TokenSettings),
     ("`[backups]`", BackupSettings),
     ("`[schedules.NAME]`", ScheduleSettings),
+    ("`[monitoring]`", MonitoringSettings),
+    ("`[alerts]`", AlertSettings),
+    ("`[notifications]`", NotificationSettings),
+    ("`[notifications.targets.NAME]`", NotificationTarget),
     ("`[log]`", LogSettings),
 )
 _LIMITS: Final = {

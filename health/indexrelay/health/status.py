@@ -159,6 +159,41 @@ class Actor(StrEnum):
     PERSON = "person"
 
 
+class Severity(StrEnum):
+    """How soon somebody should look."""
+
+    INFO = "info"
+    """It ends by itself, or is as somebody asked."""
+    WARNING = "warning"
+    CRITICAL = "critical"
+    """Something is not served, not built or not safe while it lasts."""
+
+
+CRITICAL: Final = frozenset(
+    {
+        Code.CATALOG_UNREADABLE,
+        Code.ARTIFACTS_UNREADABLE,
+        Code.REDIS_UNREADABLE,
+        Code.COLLECTION_OUTRUN,
+        Code.CATALOGS_MIXED,
+        Code.RELEASE_CORRUPT,
+        Code.RELEASE_UNTRUSTED,
+        Code.RELEASE_MADE_UP,
+        Code.RELEASES_LOST,
+        Code.COMPONENT_CORRUPT,
+        Code.COMPONENT_NOT_SERVED,
+        Code.NO_REBUILDER,
+        Code.NO_READER,
+        Code.READER_NOT_READY,
+        Code.READER_SERVICE_SILENT,
+        Code.FOREIGN_WRITES,
+        Code.REDIS_EVICTS,
+        Code.REDIS_FULL,
+    }
+)
+"""Codes of what is critical where it needs a person."""
+
+
 class Problem(_Fact):
     """One thing that is not well, and what to do about it."""
 
@@ -171,6 +206,13 @@ class Problem(_Fact):
     asked: bool = False
     """Whether a person asked for it (held, paused), or it follows from that alone. It is reported
     all the same: a decision is easily forgotten, and what it keeps back is not well."""
+
+    @property
+    def severity(self) -> Severity:
+        """How soon somebody should look: whether it needs a person at all decides first."""
+        if self.acts is not Actor.PERSON or self.asked:
+            return Severity.INFO
+        return Severity.CRITICAL if self.code in CRITICAL else Severity.WARNING
 
 
 class Condition(StrEnum):

@@ -68,6 +68,19 @@ def duties_of(resources: DutyResources) -> list[Duty]:
         from indexrelay.operations.backups.schedule import BackupDuty
 
         duties.append(BackupDuty(resources))
+    if settings.monitoring.operator is not None or settings.notifications.targets:
+        from indexrelay.operations.monitor import Monitor
+
+        duties.append(
+            Monitor(
+                settings,
+                catalog=resources.catalog,
+                store=resources.store,
+                connection=resources.connection.get,
+                clock=resources.clock,
+                role="operator",
+            )
+        )
     return duties
 
 
@@ -130,3 +143,7 @@ class OperatorService:
 
 _IDLE: Final = "the settings give it nothing to do: declare a schedule, [schedules.NAME] "
 "or backups.schedule"
+_IDLE: Final = (
+    "the settings give it nothing to do: declare a schedule, [schedules.NAME], a port to look at, "
+    "monitoring.operator, or whom to tell, [notifications.targets.NAME]"
+)

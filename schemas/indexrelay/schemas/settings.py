@@ -26,6 +26,7 @@ from indexrelay.schemas.definitions import (
 )
 from indexrelay.schemas.filters import FilterableFields
 from indexrelay.schemas.matrix import expand_components
+from indexrelay.schemas.monitoring import AlertSettings, MonitoringSettings, NotificationSettings
 from indexrelay.schemas.names import MAX_COMPONENTS, Identifier, Name
 from indexrelay.schemas.schedules import ScheduleSettings
 from indexrelay.schemas.tables import (
@@ -544,6 +545,9 @@ class Settings(Table):
     reader: ReaderSettings = ReaderSettings()
     http: HttpSettings = HttpSettings()
     live: LiveSettings = LiveSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    alerts: AlertSettings = AlertSettings()
+    notifications: NotificationSettings = NotificationSettings()
     log: LogSettings = LogSettings()
     backups: BackupSettings = BackupSettings()
     collections: Annotated[dict[Name, CollectionSettings], Field(max_length=MAX_COMPONENTS)] = (
@@ -592,7 +596,8 @@ class Settings(Table):
     @property
     def has_duties(self) -> bool:
         """Whether there is anything for an operator to do (`indexrelay operator`)."""
-        return bool(self.schedules) or self.backups.schedule is not None
+        watched = self.monitoring.operator is not None or bool(self.notifications.targets)
+        return bool(self.schedules) or self.backups.schedule is not None or watched
 
     @property
     def artifacts_dir(self) -> Path:

@@ -89,7 +89,7 @@ class QueryCounts:
             labels=["component", "operation", "outcome"],
         )
         durations = HistogramMetricFamily(
-            "indexrelay_query_seconds",
+            "indexrelay_index_search_latency_seconds",
             "Seconds that queries took which were answered, without waiting for a thread.",
             labels=["component", "operation"],
         )

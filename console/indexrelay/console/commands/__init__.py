@@ -78,6 +78,12 @@ COMMANDS: Final[Mapping[str, Listed]] = {
         panel=_LOOK,
         help="Collections, components, readers and rebuilders; exits 3 unless all is well.",
     ),
+    "monitor": Listed(
+        module="commands.monitor",
+        panel=_LOOK,
+        help="For who watches it: health, metrics, alerts, and a dashboard for Grafana.",
+        verbs=("health", "metrics", "alerts", "dashboard"),
+    ),
     "search": Listed(
         module="commands.search",
         panel=_LOOK,

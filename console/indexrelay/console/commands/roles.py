@@ -35,7 +35,7 @@ from indexrelay.console.processes import (
     WorkerSeat,
     worker_child,
 )
-from indexrelay.schemas.clock import Clock, SystemClock, backoff_seconds
+from indexrelay.schemas.clock import Background, Clock, SystemClock, backoff_seconds
 from indexrelay.schemas.errors import SettingsError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings
@@ -324,10 +324,30 @@ def run_rebuilder(installation: Installation, *, rebuilder_id: str | None) -> Ex
         )
         stack.callback(rebuilder.stop)
         rebuilder.start()
+        if settings.monitoring.rebuilder is not None:
+            _answer_at_a_port(installation, stack)
         while not stop.wait(_LOOK_SECONDS):
             if server is not None:
                 server.look()
         return stop.role_exit_code
+
+
+def _answer_at_a_port(installation: Installation, stack: ExitStack) -> None:
+    """Look at the installation beside the rebuilder, and say at its port how it is."""
+    from indexrelay.operations.monitor import Monitor
+
+    monitor = Monitor(
+        installation.settings,
+        catalog=installation.catalog,
+        store=installation.store,
+        connection=lambda: installation.connection,
+        clock=SystemClock(),
+        role="rebuilder",
+    )
+    stack.callback(monitor.stop)
+    looking = Background(monitor.turn, name="monitoring")
+    stack.callback(looking.stop)
+    looking.start()
 
 
 def awaited(opening: Callable[[], T], *, what: str, stop: Stop) -> T | None:

@@ -8,8 +8,9 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.loggers import get_logger
@@ -157,6 +158,23 @@ class Collections:
             whole=row.fingerprint is None and kept_here,
             restored=row.restored or 0,
         )
+
+    def committed_after(self, name: str, generation: int) -> datetime | None:
+        """When the first commit after ``generation`` was made.
+
+        ``None``: there is none, or it is of an outside source, whose changes have no such time.
+
+        Raises:
+            UnknownCollectionError: it does not exist.
+        """
+        with self._database.read() as connection:
+            row = require(connection, name)
+            found: datetime | None = connection.scalar(
+                select(func.min(batches.c.committed_at))
+                .where(batches.c.collection == row.key)
+                .where(batches.c.generation > generation)
+            )
+            return found
 
     def restore(self, name: str, *, above: int) -> int:
         """Continue above a number that was assigned before this catalog was restored from a backup.

@@ -1,0 +1,441 @@
+"""Alerts: when something is not as it should be for long enough, as data.
+
+There is one definition of each (`rules`). From it come the rules for Prometheus in
+deploy/prometheus/ (`prometheus_rules`), and by the same data `Evaluator` decides for those without
+Prometheus. Both decide alike; a test runs both over recorded series, with promtool.
+
+An expression is one comparison, or several that must hold for the same component. The labels of an
+alert are those of its first comparison, of which the greatest value over all processes counts:
+every process that has a port says the same of the whole installation. As in Prometheus, an alert is
+*pending* from the first look at which its expression holds, *firing* once it has held for the
+rule's time, and it ends at the first look at which it does not hold, or is not known any more.
+"""
+
+import json
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, Literal, TypeAlias
+
+from indexrelay.health.status import Code, Problem, Severity
+from indexrelay.operations.metrics import METRICS, Labels, Sample
+from indexrelay.schemas.monitoring import AlertName, AlertSettings
+
+Operator: TypeAlias = Literal[">", ">=", "<", "=="]
+_COMPARED: Final[Mapping[str, Callable[[float, float], bool]]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "==": operator.eq,
+}
+_OF_A_PROCESS: Final = ("instance", "job")
+"""Labels that say which process was asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Series of one metric whose value, or age, compares so with a limit."""
+
+    metric: str
+    compared: Operator
+    limit: float
+    where: Labels = ()
+    """Labels that the series must have."""
+    other_than: tuple[str, tuple[str, ...]] | None = None
+    """A label, and values that it must not have: those that other rules are about."""
+    age: bool = False
+    """Whether the value is a moment, of which the age in seconds is compared."""
+
+    def promql(self) -> str:
+        """The same in the language of Prometheus."""
+        matchers = [f"{name}={json.dumps(value)}" for name, value in self.where]
+        if self.other_than is not None:
+            name, values = self.other_than
+            matchers.append(f"{name}!~{json.dumps('|'.join(values))}")
+        selector = self.metric + (f"{{{', '.join(matchers)}}}" if matchers else "")
+        value = f"max without ({', '.join(_OF_A_PROCESS)}) ({selector})"
+        value = f"time() - {value}" if self.age else value
+        return f"{value} {self.compared} {self.limit:.15g}"
+
+    def holding(self, samples: Iterable[Sample], at: float) -> dict[Labels, float]:
+        """The series that compare so, by their labels, with the value that was compared."""
+        greatest: dict[Labels, float] = {}
+        for sample in samples:
+            if sample.name == self.metric and self._selects(dict(sample.labels)):
+                kept = tuple(each for each in sample.labels if each[0] not in _OF_A_PROCESS)
+                greatest[kept] = max(sample.value, greatest.get(kept, sample.value))
+        values = {labels: at - value if self.age else value for labels, value in greatest.items()}
+        holds = _COMPARED[self.compared]
+        return {labels: value for labels, value in values.items() if holds(value, self.limit)}
+
+    def _selects(self, labels: Mapping[str, str]) -> bool:
+        if self.other_than is not None and labels.get(self.other_than[0]) in self.other_than[1]:
+            return False
+        return all(labels.get(name) == value for name, value in self.where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """One alert: when it begins, how bad that is, and what to do."""
+
+    name: AlertName
+    conditions: tuple[Comparison, ...]
+    """What must hold; for the same component, where they are several."""
+    for_seconds: int
+    severity: Severity
+    summary: str
+    """In a sentence; ``{component}`` is the value of a label."""
+    advice: str
+
+    @property
+    def expression(self) -> str:
+        """In the language of Prometheus."""
+        return " and on (component) ".join(each.promql() for each in self.conditions)
+
+    def holding(self, samples: Sequence[Sample], at: float) -> dict[Labels, float]:
+        """The labels for which it holds, with the value of the first comparison."""
+        first, *others = (each.holding(samples, at) for each in self.conditions)
+        for other in others:
+            components = {dict(labels).get("component") for labels in other}
+            first = {
+                labels: value
+                for labels, value in first.items()
+                if dict(labels).get("component") in components
+            }
+        return first
+
+
+def rules(limits: AlertSettings) -> tuple[Rule, ...]:
+    """Every rule that the settings leave on, with their limits."""
+    return tuple(each for each in _all_rules(limits) if each.name not in limits.off)
+
+
+_RULED: Final = (
+    Code.COMPONENT_FAILED,
+    Code.DEAD_LETTERS,
+    Code.READER_BEHIND,
+    Code.READER_LOAD_FAILED,
+)
+"""Codes of problems that have a rule of their own, by figures."""
+_STATUS: Final = "indexrelay status says what it is, and what to do"
+
+
+def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
+    yield Rule(
+        name="BuildSlow",
+        conditions=(_over("indexrelay_index_build_seconds", limits.build_seconds),),
+        for_seconds=0,
+        severity=Severity.WARNING,
+        summary="building {component} took longer than it may",
+        advice="compare its entries and its index with earlier versions (indexrelay components "
+        "show); more build_threads, or another index, build it faster",
+    )
+    yield Rule(
+        name="RebuildFailing",
+        conditions=(
+            Comparison(
+                metric="indexrelay_rebuild_consecutive_failures",
+                compared=">=",
+                limit=limits.consecutive_failures,
+            ),
+        ),
+        for_seconds=0,
+        severity=Severity.CRITICAL,
+        summary="the builds of {component} fail again and again, and its last good version serves",
+        advice="indexrelay components show says why; correct the cause, then indexrelay rebuild",
+    )
+    yield Rule(
+        name="RebuildSuccessLow",
+        conditions=(
+            Comparison(
+                metric="indexrelay_rebuild_success_ratio",
+                compared="<",
+                limit=limits.success_ratio,
+            ),
+        ),
+        for_seconds=900,
+        severity=Severity.WARNING,
+        summary="too many rebuilds of the last 24 hours failed, or succeeded in part only",
+        advice=_STATUS,
+    )
+    yield Rule(
+        name="RebuildOverdue",
+        conditions=(
+            Comparison(
+                metric="indexrelay_rebuild_last_success_timestamp_seconds",
+                compared=">",
+                limit=limits.overdue_seconds,
+                age=True,
+            ),
+            _condition("current", here=False),
+        ),
+        for_seconds=3600,
+        severity=Severity.CRITICAL,
+        summary="{component} was not built for too long, and is not current",
+        advice="see that a rebuilder runs, and its schedule; indexrelay status says what it "
+        "waits for",
+    )
+    yield Rule(
+        name="RecallLow",
+        conditions=(
+            Comparison(metric="indexrelay_index_recall", compared="<", limit=limits.recall),
+        ),
+        for_seconds=0,
+        severity=Severity.WARNING,
+        summary="the released index of {component} finds too few of the nearest entries",
+        advice="raise min_recall of the component, or rebuild it with --full",
+    )
+    yield Rule(
+        name="ChangesNotServed",
+        conditions=(
+            _over("indexrelay_freshness_seconds", limits.freshness_seconds),
+            _condition("deferred", here=False),
+        ),
+        for_seconds=300,
+        severity=Severity.WARNING,
+        summary="commits wait for too long until {component} serves them everywhere",
+        advice=_STATUS,
+    )
+    yield Rule(
+        name="ReaderBehind",
+        conditions=(_over("indexrelay_readers", 0, ("state", "behind")),),
+        for_seconds=300,
+        severity=Severity.WARNING,
+        summary="at least one reader does not follow the releases",
+        advice="indexrelay readers list shows which; see its log, and its way to the artifacts",
+    )
+    yield Rule(
+        name="ReaderRefusing",
+        conditions=(_over("indexrelay_readers", 0, ("state", "refusing")),),
+        for_seconds=60,
+        severity=Severity.CRITICAL,
+        summary="at least one reader cannot load what is released, and serves its last good one",
+        advice="indexrelay readers show says why; correct the cause, then indexrelay readers retry",
+    )
+    yield Rule(
+        name="DeadLetters",
+        conditions=(_over("indexrelay_dead_letters", 0),),
+        for_seconds=300,
+        severity=Severity.WARNING,
+        summary="events could not be read",
+        advice="indexrelay dead list shows them; retry or drop them",
+    )
+    yield Rule(
+        name="TombstonesHigh",
+        conditions=(_over("indexrelay_index_tombstone_ratio", limits.tombstones),),
+        for_seconds=900,
+        severity=Severity.WARNING,
+        summary="much of the base of {component} is deleted or replaced, and slows searches down",
+        advice="build it from scratch when it is quiet: indexrelay rebuild --full",
+    )
+    yield Rule(
+        name="DiskLow",
+        conditions=(
+            Comparison(metric="indexrelay_disk_free_ratio", compared="<", limit=limits.disk_free),
+        ),
+        for_seconds=300,
+        severity=Severity.CRITICAL,
+        summary="the volume of the {place} is nearly full",
+        advice="make room, or keep fewer releases and backups; builds stop where it is full",
+    )
+    yield Rule(
+        name="BackupOld",
+        conditions=(
+            Comparison(
+                metric="indexrelay_backup_last_success_timestamp_seconds",
+                compared=">",
+                limit=limits.backup_seconds,
+                age=True,
+            ),
+        ),
+        for_seconds=3600,
+        severity=Severity.WARNING,
+        summary="the newest backup is too old",
+        advice="indexrelay backup create makes one; see why the schedule does not",
+    )
+    yield _of_problems("ProblemCritical", Severity.CRITICAL, for_seconds=60)
+    yield _of_problems("ProblemWarning", Severity.WARNING, for_seconds=900)
+
+
+def _of_problems(name: AlertName, severity: Severity, *, for_seconds: int) -> Rule:
+    """What the judge finds, and no other rule is about."""
+    return Rule(
+        name=name,
+        conditions=(
+            Comparison(
+                metric="indexrelay_verdict_problems",
+                compared=">",
+                limit=0,
+                where=(("severity", str(severity)),),
+                other_than=("code", tuple(map(str, _RULED))),
+            ),
+        ),
+        for_seconds=for_seconds,
+        severity=severity,
+        summary="not all is well: {code}",
+        advice=_STATUS,
+    )
+
+
+def _over(metric: str, limit: float, *where: tuple[str, str]) -> Comparison:
+    return Comparison(metric=metric, compared=">", limit=limit, where=where)
+
+
+def _condition(condition: str, *, here: bool) -> Comparison:
+    return Comparison(
+        metric="indexrelay_index_condition",
+        compared="==",
+        limit=float(here),
+        where=(("condition", condition),),
+    )
+
+
+class AlertState(StrEnum):
+    """How far an alert is."""
+
+    PENDING = "pending"
+    """Its expression holds, and not for long enough yet."""
+    FIRING = "firing"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """A rule that holds for one set of labels."""
+
+    rule: Rule
+    labels: Labels
+    """Of the series, and the severity."""
+    state: AlertState
+    since: float
+    """When it began to hold; Unix time."""
+    value: float
+    """What was compared."""
+
+    @property
+    def summary(self) -> str:
+        """In a sentence."""
+        return self.rule.summary.format_map(dict(self.labels))
+
+    @property
+    def key(self) -> tuple[str, Labels]:
+        """What tells it from others."""
+        return self.rule.name, self.labels
+
+
+def described(alert: Alert, problems: Iterable[Problem]) -> tuple[str, str]:
+    """What an alert is about, and what to do: in the judge's own words, where the judge found it.
+
+    Args:
+        problems: what the judge found at that look.
+    """
+    code = dict(alert.labels).get("code")
+    found = [each for each in problems if str(each.code) == code]
+    if not found:
+        return alert.summary, alert.rule.advice
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(each.what for each in found[:_SHOWN]) + more, found[0].advice
+
+
+_SHOWN: Final = 3
+"""Problems of one code in one sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The alerts at one look, and what changed since the one before."""
+
+    active: tuple[Alert, ...] = ()
+    began: tuple[Alert, ...] = ()
+    """Those that fire since this look."""
+    ended: tuple[Alert, ...] = ()
+    """Those that fired until the look before, and whose metric is still known."""
+
+    @property
+    def firing(self) -> tuple[Alert, ...]:
+        """The active ones that fire."""
+        return tuple(each for each in self.active if each.state is AlertState.FIRING)
+
+
+class Evaluator:
+    """Evaluates rules at one look after another; for use by one thread."""
+
+    def __init__(self, decided: Sequence[Rule]) -> None:
+        self._rules = decided
+        self._active: dict[tuple[str, Labels], Alert] = {}
+
+    def evaluate(self, samples: Iterable[Sample], at: float) -> Evaluation:
+        """The alerts at ``at``, Unix time, by everything that was known then."""
+        known = list(samples)
+        names = {each.name for each in known}
+        before = self._active
+        now = {each.key: each for rule in self._rules for each in self._alerts(rule, known, at)}
+        self._active = now
+        return Evaluation(
+            active=tuple(now.values()),
+            began=tuple(
+                each
+                for key, each in now.items()
+                if each.state is AlertState.FIRING and not _fired(before.get(key))
+            ),
+            ended=tuple(
+                each
+                for key, each in before.items()
+                if _fired(each)
+                and key not in now
+                and all(part.metric in names for part in each.rule.conditions)
+            ),
+        )
+
+    def _alerts(self, rule: Rule, samples: Sequence[Sample], at: float) -> Iterator[Alert]:
+        for found, value in rule.holding(samples, at).items():
+            labels = tuple(sorted({**dict(found), "severity": str(rule.severity)}.items()))
+            before = self._active.get((rule.name, labels))
+            since = at if before is None else before.since
+            fires = _fired(before) or at - since >= rule.for_seconds
+            yield Alert(
+                rule=rule,
+                labels=labels,
+                state=AlertState.FIRING if fires else AlertState.PENDING,
+                since=since,
+                value=value,
+            )
+
+
+def _fired(alert: Alert | None) -> bool:
+    return alert is not None and alert.state is AlertState.FIRING
+
+
+def prometheus_rules(limits: AlertSettings) -> str:
+    """The rules as a file of Prometheus."""
+    lines = [
+        "# The alerts of indexrelay, for Prometheus; written by `make docs` from",
+        "# indexrelay.operations.alerts. With the limits of your settings:",
+        "#   indexrelay monitor alerts --prometheus",
+        "groups:",
+        "  - name: indexrelay",
+        "    rules:",
+    ]
+    for rule in rules(limits):
+        lines += [
+            f"      - alert: {rule.name}",
+            f"        expr: {_quoted(rule.expression)}",
+            f"        for: {rule.for_seconds}s",
+            "        labels:",
+            f"          severity: {rule.severity}",
+            "        annotations:",
+            f"          summary: {_quoted(_templated(rule.summary))}",
+            f"          advice: {_quoted(rule.advice)}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """A JSON text is a text of YAML, too."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _templated(summary: str) -> str:
+    """``{component}`` in the templates of Prometheus."""
+    labels = {name for metric in METRICS.values() for name in metric.labels}
+    return summary.format_map({name: f"{{{{ $labels.{name} }}}}" for name in labels})

@@ -1,0 +1,223 @@
+"""The monitor: looks, evaluates the alerts, calls people, and answers at its port.
+
+It is a duty of the operator, and runs beside a rebuilder that has a port. One look serves all:
+``/metrics``, ``/health``, the alerts and the notices say the same. Its port answers from the last
+look; where that is too old, since a database hangs, ``/health`` says so.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TypeAlias
+
+from indexrelay.health.status import Severity
+from indexrelay.operations.alerts import Alert, Evaluation, Evaluator, described, rules
+from indexrelay.operations.metrics import CONTENT_TYPE, page_of, samples_of
+from indexrelay.operations.notifications import Notifier, notices_of
+from indexrelay.operations.observer import Observation, Observer
+from indexrelay.operations.server import MonitoringServer, Page, problem
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.loggers import LogOnce, get_logger
+from indexrelay.schemas.settings import Settings
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog
+from indexrelay.streams import Connection
+
+_log = get_logger(__name__)
+Role: TypeAlias = Literal["operator", "rebuilder"]
+_LOOKS: Final = 3
+"""A look that is this many periods late, and `_GRACE_SECONDS`, does not come by itself."""
+_GRACE_SECONDS: Final = 30.0
+STATUSES: Final = ("healthy", "warning", "critical")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One look, and what follows from it."""
+
+    seen: Observation
+    evaluation: Evaluation
+
+
+class Looker:
+    """Looks and evaluates the rules, once or again and again; for use by one thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        connection: Callable[[], Connection],
+        clock: Clock,
+    ) -> None:
+        """What is handed in stays the caller's to close."""
+        self.rules = rules(settings.alerts)
+        self._observer = Observer(
+            settings, catalog=catalog, store=store, connection=connection, clock=clock
+        )
+        self._evaluator = Evaluator(self.rules)
+
+    def look(self) -> Look:
+        """Look once; never raises for what cannot be read."""
+        seen = self._observer.look()
+        found = self._evaluator.evaluate(samples_of(seen), seen.at.timestamp())
+        return Look(seen=seen, evaluation=found)
+
+
+class Monitor:
+    """Watches one installation; a `Duty`. `turn` belongs to one thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        connection: Callable[[], Connection],
+        clock: Clock,
+        role: Role,
+        notifier: Notifier | None = None,
+    ) -> None:
+        """What is handed in stays the caller's to close; a notifier is started and stopped here.
+
+        Args:
+            role: whose port it answers at, if the settings name one.
+            notifier: whom to tell; ``None``: the targets of the settings, where the role is the
+                operator.
+        """
+        self._settings = settings
+        self._clock = clock
+        self._role = role
+        self._looker = Looker(
+            settings, catalog=catalog, store=store, connection=connection, clock=clock
+        )
+        targets = settings.notifications.targets
+        if notifier is None and role == "operator" and targets:
+            notifier = Notifier(settings.notifications, namespace=settings.namespace, clock=clock)
+        self._notifier = notifier
+        address = getattr(settings.monitoring, role)
+        self._server = (
+            None
+            if address is None
+            else MonitoringServer(
+                address, self._page, token_sha256=settings.monitoring.token_sha256
+            )
+        )
+        self._last: Look | None = None
+        self._looked_at = clock.monotonic()
+        self._not_listening = LogOnce()
+
+    @property
+    def name(self) -> str:
+        """What the duty is called."""
+        return "monitoring"
+
+    @property
+    def port(self) -> int:
+        """The port that it answers at; 0: none, or not yet."""
+        return 0 if self._server is None else self._server.port
+
+    def turn(self) -> float:
+        """Look once, and tell who wants to know; the seconds until the next look."""
+        before, look = self._last, self._looker.look()
+        self._last, self._looked_at = look, self._clock.monotonic()
+        self._listen()
+        if self._notifier is not None:
+            self._notifier.start()
+            earlier = None if before is None else before.seen
+            self._notifier.offer(notices_of(earlier, look.seen, look.evaluation))
+        return self._settings.monitoring.look_seconds
+
+    def stop(self) -> None:
+        """Close the port, and end the notifier; safe twice, and before the first turn."""
+        if self._server is not None:
+            self._server.stop()
+        if self._notifier is not None:
+            self._notifier.stop()
+
+    def _listen(self) -> None:
+        """Open the port; where it is taken, looks go on, and the next one tries again."""
+        if self._server is None:
+            return
+        failed: dict[str, str] = {}
+        try:
+            self._server.start()
+        except OSError as error:
+            failed["port"] = str(error)
+        for why in self._not_listening.new(failed).values():
+            address = getattr(self._settings.monitoring, self._role)
+            _log.error("monitoring.not_listening", address=address, error=why)
+
+    def _page(self, path: str) -> Page | None:
+        """The answer to a path; on any thread."""
+        last = self._last
+        if last is None:  # the port is opened after the first look
+            return problem(503, "nothing was looked at yet")
+        if path == "/metrics":
+            return 200, CONTENT_TYPE, page_of(last.seen)
+        if path != "/health":
+            return None
+        age = self._clock.monotonic() - self._looked_at
+        late = age > _LOOKS * self._settings.monitoring.look_seconds + _GRACE_SECONDS
+        document = health_document(last, component=self._role, late_seconds=age if late else None)
+        status = 503 if document["status"] == "critical" else 200
+        return status, "application/json", json.dumps(document).encode()
+
+
+def health_document(
+    look: Look,
+    *,
+    component: str,
+    late_seconds: float | None = None,
+    pending: bool = False,
+) -> dict[str, Any]:
+    """What ``/health`` answers: the worst of the alerts decides the status.
+
+    Args:
+        component: who answers.
+        late_seconds: the age of the look, where the next one should long have come.
+        pending: whether alerts count that hold, and not for long enough yet: where nobody looks
+            again.
+    """
+    held = look.evaluation.active if pending else look.evaluation.firing
+    alerts = [_shown(each, look.seen) for each in held]
+    if late_seconds is not None:
+        alerts.append(_late(late_seconds, look.seen.at))
+    counts = {
+        str(severity): sum(each["severity"] == severity for each in alerts)
+        for severity in (Severity.CRITICAL, Severity.WARNING)
+    }
+    worst = 2 if counts["critical"] else 1 if counts["warning"] else 0
+    return {
+        "status": STATUSES[worst],
+        "timestamp": look.seen.at.isoformat(),
+        "component": component,
+        "active_alerts": alerts,
+        "alert_counts": counts,
+    }
+
+
+def _shown(alert: Alert, seen: Observation) -> dict[str, Any]:
+    summary, advice = described(alert, seen.verdict.problems)
+    return {
+        "name": alert.rule.name,
+        "severity": str(alert.rule.severity),
+        "labels": dict(alert.labels),
+        "summary": summary,
+        "advice": advice,
+        "since": datetime.fromtimestamp(alert.since, UTC).isoformat(),
+    }
+
+
+def _late(seconds: float, at: datetime) -> dict[str, Any]:
+    return {
+        "name": "NotLookedAt",
+        "severity": str(Severity.CRITICAL),
+        "labels": {},
+        "summary": f"the last look is {seconds:.0f} s old: the next one has not ended",
+        "advice": "see whether the catalog's database, the artifacts or Redis hang; the log of "
+        "this role says what it waits for",
+        "since": at.isoformat(),
+    }

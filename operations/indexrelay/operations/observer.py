@@ -1,0 +1,321 @@
+"""Looks at the whole installation: the facts, the judge's verdict, and what rebuilds came to.
+
+Metrics, alerts and notices are all made from one `Observation`, so that no two of them disagree.
+What cannot be read is absent in it, and a problem of the verdict.
+
+The results of rebuilds come from their stream, which Redis keeps for a week. So the success rate of
+the last day is known from the first look on, however often this process is started again; what
+counts up (`RebuildCounts`) begins with the process, as a monitoring system expects of a counter.
+"""
+
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
+
+from indexrelay.health.facts import Facts
+from indexrelay.health.judge import judge
+from indexrelay.health.status import Verdict
+from indexrelay.health.survey import Survey
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.errors import IndexRelayError, UnreadableEventError
+from indexrelay.schemas.loggers import LogOnce, get_logger
+from indexrelay.schemas.messages import (
+    MAX_EVENT_BYTES,
+    Event,
+    LiveStatus,
+    LoadOutcome,
+    ReaderState,
+    RebuildFinished,
+    RebuildResult,
+    RebuildStatus,
+)
+from indexrelay.schemas.schedules import schedule_of
+from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.versions import root_collections
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog
+from indexrelay.streams import Connection, Keys
+from indexrelay.streams.consumer import deliveries_of, entries_in
+
+_log = get_logger(__name__)
+
+DURATION_BUCKETS: Final = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14400.0)
+"""Seconds: from a small batch to a full build of millions of entries."""
+WINDOW: Final = timedelta(hours=24)
+"""What the success rate is of."""
+_WINDOW_RESULTS: Final = 10_000
+"""Results of it that are remembered: as many as their stream holds."""
+_COUNT: Final = 16
+"""Entries of the stream that one call reads: 16 MiB at most of what rebuilders write."""
+_CALLS: Final = 700
+"""Calls of one look: enough for a full stream, and an end where somebody writes without one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebuildCounts:
+    """The rebuilds that ended since this process began to look."""
+
+    ended: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """By status and trigger."""
+    buckets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By status: how many took up to each of `DURATION_BUCKETS`, and longer; not added up."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """By status: all of them together."""
+    success_ratio: float | None = None
+    """Of the last 24 hours; ``None``: there was none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskSpace:
+    """A volume, in bytes."""
+
+    total: int
+    free: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What one look found."""
+
+    facts: Facts
+    verdict: Verdict
+    rebuilds: RebuildCounts = RebuildCounts()
+    results: tuple[RebuildResult, ...] = ()
+    """What ended since the look before, oldest first."""
+    freshness: Mapping[str, float] = field(default_factory=dict)
+    """By component: the age in seconds of the oldest commit that is not served of it everywhere; 0
+    where there is none."""
+    disks: Mapping[str, DiskSpace] = field(default_factory=dict)
+    """The volumes of ``artifacts`` and ``data``."""
+    backup_at: datetime | None = None
+    """When the newest backup was made; ``None``: there is none."""
+
+    @property
+    def at(self) -> datetime:
+        """When it was."""
+        return self.facts.now
+
+
+class Observer:
+    """Looks at one installation; for use by one thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        connection: Callable[[], Connection],
+        clock: Clock,
+    ) -> None:
+        """What is handed in stays the caller's to close.
+
+        Args:
+            connection: gives the one to Redis; called at each look, since there may be none yet.
+        """
+        self._settings = settings
+        self._catalog = catalog
+        self._survey = Survey(
+            settings,
+            catalog=lambda: catalog,
+            store=lambda: store,
+            connection=connection,
+            clock=clock,
+        )
+        self._results = ResultHistory(
+            connection, Keys(settings.namespace).results, since=clock.now() - WINDOW
+        )
+        self._rebuilds = _Counting(clock)
+        self._failed = LogOnce()
+
+    def look(self) -> Observation:
+        """Look at everything, and judge it; what cannot be read is absent, and never raises."""
+        first = not self._results.has_read
+        facts = self._survey.whole()
+        failed: dict[str, str] = {}
+        results: list[RebuildResult] = []
+        freshness: dict[str, float] = {}
+        disks: dict[str, DiskSpace] = {}
+        try:
+            for result in self._results.read():
+                results.append(result)  # noqa: PERF402 - what came before an error is kept
+        except (RedisError, IndexRelayError, OSError) as error:
+            failed["results"] = str(error)
+        try:
+            freshness = dict(_freshness(facts, self._catalog.collections.committed_after))
+        except (SQLAlchemyError, IndexRelayError) as error:
+            failed["freshness"] = str(error)
+        try:
+            disks = {
+                "artifacts": _space(self._settings.artifacts_dir),
+                "data": _space(self._settings.data_dir),
+            }
+        except OSError as error:
+            failed["disks"] = str(error)
+        for what, why in self._failed.new(failed).items():
+            _log.warning("monitoring.partly_blind", what=what, error=why)
+        return Observation(
+            facts=facts,
+            verdict=judge(facts),
+            rebuilds=self._rebuilds.with_results(results, counted=not first),
+            results=() if first else tuple(results),
+            freshness=freshness,
+            disks=disks,
+        )
+
+
+class ResultHistory:
+    """The results of rebuilds, from a moment on, each once; for use by one thread."""
+
+    def __init__(self, connection: Callable[[], Connection], key: str, *, since: datetime) -> None:
+        self._connection = connection
+        self._key = key
+        self._after = b"%d-0" % max(int(since.timestamp() * 1000), 0)
+        self.has_read = False
+        """Whether a read has come to the end of the stream."""
+
+    def read(self) -> Iterator[RebuildResult]:
+        """What is there and was not read before, oldest first.
+
+        Raises:
+            redis.exceptions.RedisError: the server is away, or refuses; what was yielded by then
+                is not read again.
+            IndexRelayError, OSError: it cannot be reached at all.
+        """
+        commands = self._connection().commands
+        for _ in range(_CALLS):
+            # A rebuilder's user of Redis may read on here, and may not go through a range.
+            reply: Any = commands.xread({self._key: self._after}, count=_COUNT)
+            entries = entries_in(reply)
+            for delivery in deliveries_of(entries):
+                self._after = delivery.entry_id
+                if delivery.raw is not None and len(delivery.raw) <= MAX_EVENT_BYTES:
+                    yield from _result_in(delivery.raw)
+            if len(entries) < _COUNT:
+                break
+        self.has_read = True
+
+
+def _result_in(raw: bytes) -> Iterator[RebuildResult]:
+    try:
+        data = Event.from_bytes(raw).data
+    except UnreadableEventError:  # a rebuilder of another major version, or somebody else
+        return
+    if isinstance(data, RebuildFinished):
+        yield RebuildResult.model_validate(data.model_dump())
+
+
+class _Counting:
+    """Adds up results."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ended: Counter[tuple[str, str]] = Counter()
+        self._buckets: dict[str, list[int]] = {}
+        self._seconds: dict[str, float] = {}
+        self._window: deque[tuple[datetime, bool]] = deque(maxlen=_WINDOW_RESULTS)
+
+    def with_results(self, results: Sequence[RebuildResult], *, counted: bool) -> RebuildCounts:
+        """The counts with these; ``counted``: not only in the success rate."""
+        for result in results:
+            self._window.append((result.finished_at, result.status is RebuildStatus.SUCCESS))
+            if counted:
+                self._count(result)
+        oldest = self._clock.now() - WINDOW
+        while self._window and self._window[0][0] < oldest:
+            self._window.popleft()
+        succeeded = sum(success for _, success in self._window)
+        return RebuildCounts(
+            ended=dict(self._ended),
+            buckets={status: tuple(each) for status, each in self._buckets.items()},
+            seconds=dict(self._seconds),
+            success_ratio=succeeded / len(self._window) if self._window else None,
+        )
+
+    def _count(self, result: RebuildResult) -> None:
+        status = str(result.status)
+        self._ended[status, trigger_of(result)] += 1
+        seconds = max((result.finished_at - result.started_at).total_seconds(), 0.0)
+        buckets = self._buckets.setdefault(status, [0] * (len(DURATION_BUCKETS) + 1))
+        buckets[sum(seconds > bound for bound in DURATION_BUCKETS)] += 1
+        self._seconds[status] = self._seconds.get(status, 0.0) + seconds
+
+
+def trigger_of(result: RebuildResult) -> str:
+    """What a rebuild came from: ``schedule``, ``request``, ``batch``, or ``repair`` of what was
+    changed, corrupt or missed."""
+    if any(schedule_of(request) is not None for request in result.request_ids):
+        return "schedule"
+    if result.request_ids:
+        return "request"
+    return "batch" if result.batch_ids else "repair"
+
+
+def reader_condition(state: ReaderState, newest: int) -> str:
+    """One word for a reader: the first that is true of `READER_CONDITIONS`, in its order."""
+    if state.service_silent_since is not None:
+        return "silent"
+    if any(each.outcome is LoadOutcome.FAILED for each in state.components.values()):
+        return "refusing"
+    if state.release < newest:
+        return "behind"
+    return "serving" if state.ready else "not_ready"
+
+
+READER_CONDITIONS: Final = ("silent", "refusing", "behind", "serving", "not_ready")
+
+
+def _freshness(
+    facts: Facts, committed_after: Callable[[str, int], datetime | None]
+) -> Iterator[tuple[str, float]]:
+    """For each declared component: the age of the oldest commit that some reader does not serve.
+
+    Where no reader has it, what is released counts; where nothing is released, every commit waits.
+    """
+    asked: dict[tuple[str, int], datetime | None] = {}
+    for name in facts.definitions:
+        oldest: datetime | None = None
+        for collection in sorted(root_collections(name, facts.definitions)):
+            source = facts.sources.get(collection)
+            if source is None:
+                continue
+            served = _served_generation(name, collection, source.epoch, facts)
+            if served >= source.generation:
+                continue
+            if (collection, served) not in asked:
+                asked[collection, served] = committed_after(collection, served)
+            at = asked[collection, served]
+            oldest = at if oldest is None else min(oldest, at or oldest)
+        yield name, 0.0 if oldest is None else max((facts.now - oldest).total_seconds(), 0.0)
+
+
+def _served_generation(name: str, collection: str, epoch: str, facts: Facts) -> int:
+    """The generation of a collection that a component contains wherever it is served."""
+    found = []
+    for state in facts.known_readers.values():
+        component = state.components.get(name)
+        if component is None:  # it is not to serve it, or has not heard of it yet
+            continue
+        same = component.epochs.get(collection) == epoch
+        covered = component.covers.get(collection, 0) if same else 0
+        live = state.live.get(collection)
+        if live is not None and live.epoch == epoch and live.status is not LiveStatus.IDLE:
+            covered = max(covered, live.generation)
+        found.append(covered)
+    if found:
+        return min(found)
+    manifest = facts.versions.get(name)
+    if manifest is None or manifest.epochs.get(collection) != epoch:
+        return 0
+    return manifest.covers.get(collection, 0)
+
+
+def _space(folder: Any) -> DiskSpace:
+    found = shutil.disk_usage(folder)
+    return DiskSpace(total=found.total, free=found.free)
