@@ -38,21 +38,21 @@ class Installation:
     def __init__(self, settings: Settings, url: str, vectors: Vectors, stack: ExitStack) -> None:
         self._vectors = vectors
         self._rng = np.random.default_rng(3)
-        catalog = Catalog.open(settings.catalog_url)
+        catalog = self.catalog = Catalog.open(settings.catalog_url)
         stack.callback(catalog.close)
-        self._store = ArtifactStore(settings.artifacts_dir)
-        connection = Connection.open(url)
+        self.store = ArtifactStore(settings.artifacts_dir)
+        connection = self.connection = Connection.open(url)
         stack.callback(connection.close)
         self._producer = Producer(settings, catalog=catalog, connection=connection)
         stack.callback(self._producer.close)
         self._rebuilder = Rebuilder(
-            settings, catalog=catalog, store=self._store, connection=connection
+            settings, catalog=catalog, store=self.store, connection=connection
         )
         stack.callback(self._rebuilder.stop)
-        self._reader = Reloader(settings, reader_id="bench", store=self._store)
+        self._reader = Reloader(settings, reader_id="bench", store=self.store)
         stack.callback(self._reader.stop)
         self._stack = stack
-        self._settings = settings
+        self.settings = settings
         self.folder = settings.data_dir
         """Of the catalog and the store."""
         self.name = settings.namespace
@@ -69,9 +69,9 @@ class Installation:
 
     def without_live_changes(self) -> Reloader:
         """Another reader, which serves releases alone."""
-        collection = self._settings.collections[COLLECTION].model_copy(update={"live": False})
-        settings = self._settings.model_copy(update={"collections": {COLLECTION: collection}})
-        reader = Reloader(settings, reader_id="plain", store=self._store)
+        collection = self.settings.collections[COLLECTION].model_copy(update={"live": False})
+        settings = self.settings.model_copy(update={"collections": {COLLECTION: collection}})
+        reader = Reloader(settings, reader_id="plain", store=self.store)
         self._stack.callback(reader.stop)
         reader.step()
         return reader
