@@ -15,7 +15,8 @@ import dataclasses
 import re
 import secrets
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -33,6 +34,7 @@ from indexrelay.producers.errors import (
 from indexrelay.producers.events import EventSender
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.settings import CollectionSettings, Settings
+from indexrelay.schemas.tracing import tracing_of
 from indexrelay.storage.catalog import BatchChanges, Catalog, Commit
 from indexrelay.storage.entries import Entries, Vectors, check_batch_id
 from indexrelay.storage.errors import InvalidEntriesError, UnknownEntriesError
@@ -471,6 +473,7 @@ class Committer:
         self._catalog = catalog
         self._events = events
         self._changes = changes
+        self._tracing = tracing_of(settings)
 
     def batch(
         self,
@@ -555,12 +558,33 @@ class Committer:
         """
         for each in pending:
             each.outcome.no_commit = "its commit failed"
-        commits = self._catalog.entries.commit_many([each.changes for each in pending])
-        for each, commit in zip(pending, commits, strict=True):
-            each.outcome.commit = commit
-        announced = self.announce(commits, [each.traceparent for each in pending])
+        with self._traced(pending) as traceparents:
+            commits = self._catalog.entries.commit_many([each.changes for each in pending])
+            for each, commit in zip(pending, commits, strict=True):
+                each.outcome.commit = commit
+            announced = self.announce(commits, traceparents)
         for each in pending:
             each.outcome.announced = announced
+
+    @contextmanager
+    def _traced(self, pending: Sequence[PendingBatch]) -> Iterator[list[str | None]]:
+        """The trace context of each batch: that of its span, where the settings ask for traces."""
+        given = [each.traceparent for each in pending]
+        if self._tracing is None:
+            yield given
+            return
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(
+                    self._tracing.span(
+                        "indexrelay.batch",
+                        parent=each.traceparent,
+                        collection=each.changes.collection,
+                        batch_id=each.changes.batch_id,
+                    )
+                )
+                for each in pending
+            ]
 
     def commit_each(self, pending: Sequence[PendingBatch]) -> list[Commit | IndexRelayError]:
         """Commit batches of several writers in one transaction; the outcome of each, in its place.

@@ -172,6 +172,8 @@ class PassOrder:
     """The events and requests that this pass answers."""
     woken_at: datetime | None = None
     """When the first of the signals that led to it was seen."""
+    traceparent: str | None = None
+    """The trace context of the pass, which its messages carry; ``None``: it is not traced."""
 
 
 def run_pass(

@@ -430,8 +430,15 @@ class Announcer:
         self._source = source
         self._clock = clock
 
-    def announce(self, release: Release, result: RebuildResult | None) -> None:
+    def announce(
+        self, release: Release, result: RebuildResult | None, *, traceparent: str | None = None
+    ) -> None:
         """Reload message, result (if this is the first time) and release key, in one script.
+
+        Args:
+            release: what is announced.
+            result: of the rebuild that made it; ``None``: it was reported before.
+            traceparent: the trace context that both messages carry.
 
         Raises:
             redis.exceptions.RedisError: nothing was sent; the release stands.
@@ -444,22 +451,27 @@ class Announcer:
             self._connection,
             self._keys,
             number=release.number,
-            release_event=self._event(published),
-            result_event=None if result is None else self._event(_finished(result)),
+            release_event=self._event(published, traceparent),
+            result_event=None if result is None else self._event(_finished(result), traceparent),
         )
         failpoint("announce.after")
         _log.info("release.published", release=release.number)
 
-    def report(self, result: RebuildResult) -> None:
+    def report(self, result: RebuildResult, *, traceparent: str | None = None) -> None:
         """A result without a release.
+
+        Args:
+            result: of a rebuild.
+            traceparent: the trace context that the message carries.
 
         Raises:
             redis.exceptions.RedisError: nothing was sent.
         """
-        publish(self._connection, self._keys.results, self._event(_finished(result)))
+        publish(self._connection, self._keys.results, self._event(_finished(result), traceparent))
 
-    def _event(self, data: EventData) -> bytes:
-        return Event.of(data, source=self._source, time=self._clock.now()).to_bytes()
+    def _event(self, data: EventData, traceparent: str | None) -> bytes:
+        now = self._clock.now()
+        return Event.of(data, source=self._source, time=now, traceparent=traceparent).to_bytes()
 
 
 def _finished(result: RebuildResult) -> RebuildFinished:

@@ -106,9 +106,9 @@ class Completer:
             )
         try:
             if release is None:
-                self._announcer.report(result)
+                self._announcer.report(result, traceparent=order.traceparent)
             else:
-                self._announcer.announce(release, result)
+                self._announcer.announce(release, result, traceparent=order.traceparent)
         except RedisError as error:
             _log.error("result.not_announced", error=str(error))
             if release is not None:

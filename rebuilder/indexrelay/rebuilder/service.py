@@ -14,12 +14,13 @@ an end, but a comparison makes several of them, and events would wait for all.
 """
 
 import threading
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import closing
 from datetime import datetime
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from redis.exceptions import RedisError
 
@@ -41,9 +42,16 @@ from indexrelay.rebuilder.rollout import Rollout, choose_canaries, labels_of
 from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases, Scheduler
 from indexrelay.schemas.clock import Background, Clock, SupervisedThread, SystemClock
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.messages import LockWait, ReaderState, RebuildResult, RebuildStatus
+from indexrelay.schemas.messages import (
+    ComponentResult,
+    LockWait,
+    ReaderState,
+    RebuildResult,
+    RebuildStatus,
+)
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import let_import
+from indexrelay.schemas.tracing import tracing_of
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
 from indexrelay.storage.audit import AuditLog
@@ -53,6 +61,9 @@ from indexrelay.streams.errors import WrongTypeError, is_unanswered
 from indexrelay.streams.keys import REBUILDERS_GROUP
 from indexrelay.streams.presence import PresenceWatch
 from indexrelay.streams.retention import server_memory
+
+if TYPE_CHECKING:  # only where the settings ask for traces
+    from indexrelay.rebuilder.traces import PassTraces
 
 _log = get_logger(__name__)
 _PASSES: Final = 8
@@ -198,6 +209,7 @@ class Rebuilder:
         self._rollout = Rollout(
             settings, store=store, announcer=announcer, audit=audit, by=source, clock=clock
         )
+        self._traces = _traces_of(settings, catalog)
         self._reconciler = Reconciler(
             settings,
             catalog=catalog,
@@ -452,6 +464,13 @@ class Rebuilder:
             _log.exception("pass.failed", error=f"{type(error).__name__}: {error}")
 
     def _run_pass(self, order: PassOrder) -> RebuildResult | None:
+        """Run one pass to its end, traced where the settings ask for that; its last result."""
+        if self._traces is None:
+            return self._run_untraced(order)
+        with self._traces.around(order) as traced:
+            return self._run_untraced(traced)
+
+    def _run_untraced(self, order: PassOrder) -> RebuildResult | None:
         """Run one pass to its end; its last result.
 
         ``None`` when the pass was cancelled because the rebuilder stops.
@@ -469,7 +488,7 @@ class Rebuilder:
             with closing(parts):
                 for results in parts:
                     last = left == set(results)
-                    result = self._last_result = self._completer.complete(order, results, last=last)
+                    result = self._last_result = self._complete(order, results, last=last)
                     if not last:
                         self._scheduler.free(results, result)
                         left -= set(results)
@@ -479,6 +498,16 @@ class Rebuilder:
             return None
         finally:
             self._scheduler.end(order, left=left, answered=answered, result=result)
+        return result
+
+    def _complete(
+        self, order: PassOrder, results: Mapping[str, ComponentResult], *, last: bool
+    ) -> RebuildResult:
+        began = self._clock.now()
+        result = self._completer.complete(order, results, last=last)
+        if self._traces is not None:
+            self._traces.built(order, results)
+            self._traces.released(order, result, began=began)
         return result
 
     def _repair(self) -> Reconciliation:
@@ -639,3 +668,13 @@ class Rebuilder:
             lock_waits=lock_waits,
             foreign_writes=self._reconciler.foreign_writes.recent,
         )
+
+
+def _traces_of(settings: Settings, catalog: Catalog) -> "PassTraces | None":
+    """What makes spans of passes; ``None``: the settings ask for none."""
+    tracing = tracing_of(settings)
+    if tracing is None:
+        return None
+    from indexrelay.rebuilder.traces import PassTraces
+
+    return PassTraces(tracing, catalog)

@@ -16,6 +16,7 @@ import queue
 import threading
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
 
@@ -30,10 +31,14 @@ from indexrelay.schemas.messages import ComponentState, LoadOutcome
 from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.settings_file import let_import
+from indexrelay.schemas.tracing import tracing_of
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore, ReleaseUnreadableError, StoreAccessError
 from indexrelay.streams import Keys, Tail, current_release, is_transient
 from indexrelay.streams.errors import is_unanswered
+
+if TYPE_CHECKING:  # only where the settings ask for traces
+    from indexrelay.reloaders.traces import LoadTraces
 
 log = get_logger(__name__)
 
@@ -74,6 +79,8 @@ class Follower:
         """Nothing is known of any release yet; ``member`` spreads the retries of readers."""
         let_import(settings)
         self._label, _ = split_member_id(member)
+        self._member = member
+        self._traces = _traces_of(settings, member)
         self._chosen = settings.reader.components
         self._definitions = settings.components
         self._store = store
@@ -105,6 +112,10 @@ class Follower:
     def damaged(self) -> dict[str, str]:
         """By component: the wanted version whose files are corrupt or missing; from any thread."""
         return self._loader.damaged
+
+    def watch(self, link: Link, keys: Keys) -> "ReleaseWatch":
+        """What waits for a reason to look."""
+        return ReleaseWatch(link, keys, member=self._member, traces=self._traces)
 
     def report_corruption(self, corruption: Corruption) -> None:
         """Take up at the next look that something served is corrupt; from any thread."""
@@ -201,12 +212,24 @@ class Follower:
         if changed:
             done.seconds = self._clock.monotonic() - done.started_at
             _log_summary(done, ready=self.ready)
+            if self._traces is not None:
+                self._traces.loaded(done, ended=self._clock.now())
         return changed
 
     def _warn_once(self, event: str, **fields: object) -> None:
         """Log what is wrong once, not at every look."""
         if self._complaints.new({event: fields}):
             log.warning(event, **fields)
+
+
+def _traces_of(settings: Settings, member: str) -> "LoadTraces | None":
+    """What makes spans of loads; ``None``: the settings ask for none."""
+    tracing = tracing_of(settings)
+    if tracing is None:
+        return None
+    from indexrelay.reloaders.traces import LoadTraces
+
+    return LoadTraces(tracing, member=member)
 
 
 def _required_names(
@@ -301,8 +324,11 @@ def _log_summary(done: Round, *, ready: bool) -> None:
 class ReleaseWatch:
     """Waits for a reason to look; `wait` belongs to the reloading thread."""
 
-    def __init__(self, link: Link, keys: Keys, *, member: str) -> None:
+    def __init__(
+        self, link: Link, keys: Keys, *, member: str, traces: "LoadTraces | None" = None
+    ) -> None:
         self._member = member
+        self._traces = traces
         self._link = link
         self._keys = keys
         self._tail: Tail | None = None
@@ -341,6 +367,8 @@ class ReleaseWatch:
             return False
         self._failures = 0
         self.silent = False
+        if self._traces is not None:
+            self._traces.note(read.deliveries)
         return read.gap or bool(read.deliveries)
 
     @property

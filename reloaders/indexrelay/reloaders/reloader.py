@@ -26,7 +26,7 @@ from indexrelay.health.status import Actor, Code, Problem
 from indexrelay.reloaders.catalog import CatalogAccess
 from indexrelay.reloaders.consistency import Consistency, Freshness
 from indexrelay.reloaders.errors import NotFreshError
-from indexrelay.reloaders.follower import Follower, ReleaseWatch
+from indexrelay.reloaders.follower import Follower
 from indexrelay.reloaders.heartbeat import Heartbeat
 from indexrelay.reloaders.loader import Round, switch_interval
 from indexrelay.reloaders.presence import Link, Reporter
@@ -145,7 +145,6 @@ class Reloader:
         self._ready = threading.Event()
         self._thread: threading.Thread | None = None
         self._scrubbing: threading.Thread | None = None
-        self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
         self._announced = 0
         self._heartbeats: tuple[Heartbeat, ...] = ()
         self._catalog = CatalogAccess(self._settings, self._clock)
@@ -166,6 +165,7 @@ class Reloader:
             current=self._current,
             clock=self._clock,
         )
+        self._watch = self._follower.watch(self._link, self._keys)
 
     def _live_layer(self) -> "LiveLayer | None":
         """What follows the live collections; ``None``: there are none, and nothing is imported."""
@@ -365,7 +365,7 @@ class Reloader:
                     return
                 self._thread.join()
             self._stopping = threading.Event()
-            self._watch = ReleaseWatch(self._link, self._keys, member=self._identity.member)
+            self._watch = self._follower.watch(self._link, self._keys)
             self._current.open()
             stopping = self._stopping
             import_driver()

@@ -110,6 +110,7 @@ EXTRAS: Final = MappingProxyType(
         "httpx": "client",
         "mcp": "mcp",
         "mcp_types": "mcp",
+        "opentelemetry": "tracing",
         "prometheus_client": "service",
         "psycopg": "postgresql",
         "pyrage": "operations",

@@ -61,6 +61,10 @@ class MonitoringSettings(Table):
     """How often everything is looked at; ``/metrics`` and ``/health`` answer from the last look, so
     that nobody waits for a database, and asking often costs nothing. As often as a monitoring
     system asks."""
+    traces: bool = False
+    """Whether jobs, rebuilders and readers make spans of OpenTelemetry: of batches, builds, gates,
+    releases and loads, one trace from the job to the readers. It takes the extra ``tracing``; where
+    spans go is set up by ``opentelemetry-instrument`` or by your application."""
 
     @model_validator(mode="after")
     def _strangers_need_a_token(self) -> Self:

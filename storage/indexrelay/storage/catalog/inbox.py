@@ -199,6 +199,18 @@ class Inbox:
                 for row in rows
             ]
 
+    def traceparents(self, event_ids: Sequence[str]) -> list[str]:
+        """The trace contexts that these events carry, the oldest first; each once."""
+        rows = select(inbox.c.body).where(inbox.c.event_id.in_(event_ids))
+        found: dict[str, None] = {}
+        with self._database.read() as connection:
+            for body in connection.scalars(rows.order_by(inbox.c.position)):
+                with suppress(UnreadableEventError):
+                    traceparent = Event.from_bytes(bytes(body)).traceparent
+                    if traceparent is not None:
+                        found[traceparent] = None
+        return list(found)
+
     def open_requests(self) -> list[RebuildRequested]:
         """What is asked for and not answered, as far as this release can read it."""
         rows = select(inbox.c.body).where(inbox.c.finished_at.is_(None), not_(_RECEIVED))
