@@ -100,6 +100,12 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 ),
             ),
             Panel(
+                title="Memory of builds",
+                unit="bytes",
+                description="The most that the process of the last build had.",
+                queries=(_of_components("indexrelay_build_peak_memory_bytes"),),
+            ),
+            Panel(
                 title="Failed builds in a row",
                 unit="short",
                 description="At 3 a component is not tried again by itself.",

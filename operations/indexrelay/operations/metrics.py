@@ -98,6 +98,18 @@ METRICS: Final = _listed(
         text="Seconds that building what is released took, its gates included.",
     ),
     Metric(
+        name="indexrelay_build_peak_memory_bytes",
+        kind="gauge",
+        labels=("component",),
+        text="The most that the process of its last build had in memory, mapped files included.",
+    ),
+    Metric(
+        name="indexrelay_build_cpu_seconds",
+        kind="gauge",
+        labels=("component",),
+        text="Processor seconds that its last build took, its gates included.",
+    ),
+    Metric(
         name="indexrelay_index_entries",
         kind="gauge",
         labels=("component",),
@@ -217,6 +229,13 @@ def _of_components(seen: Observation) -> Iterator[Sample]:
         yield Sample("indexrelay_rebuild_consecutive_failures", of, health.failures)
         if health.tombstones is not None:
             yield Sample("indexrelay_index_tombstone_ratio", of, health.tombstones.share)
+    for name, built in seen.builds.items():
+        of = (("component", name),)
+        if built.peak_memory_bytes:
+            peak = built.peak_memory_bytes
+            yield Sample("indexrelay_build_peak_memory_bytes", of, peak)
+        if built.cpu_seconds:
+            yield Sample("indexrelay_build_cpu_seconds", of, built.cpu_seconds)
     for name, seconds in seen.freshness.items():
         yield Sample("indexrelay_freshness_seconds", (("component", name),), seconds)
 

@@ -27,6 +27,8 @@ from indexrelay.schemas.errors import IndexRelayError, UnreadableEventError
 from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.messages import (
     MAX_EVENT_BYTES,
+    BuildOutcome,
+    ComponentResult,
     Event,
     LiveStatus,
     LoadOutcome,
@@ -88,6 +90,8 @@ class Observation:
     rebuilds: RebuildCounts = RebuildCounts()
     results: tuple[RebuildResult, ...] = ()
     """What ended since the look before, oldest first."""
+    builds: Mapping[str, ComponentResult] = field(default_factory=dict)
+    """By component: the last build that succeeded, of the last 24 hours and since."""
     freshness: Mapping[str, float] = field(default_factory=dict)
     """By component: the age in seconds of the oldest commit that is not served of it everywhere; 0
     where there is none."""
@@ -132,6 +136,7 @@ class Observer:
             connection, Keys(settings.namespace).results, since=clock.now() - WINDOW
         )
         self._rebuilds = _Counting(clock)
+        self._builds: dict[str, ComponentResult] = {}
         self._failed = LogOnce()
 
     def look(self) -> Observation:
@@ -158,6 +163,12 @@ class Observer:
             }
         except OSError as error:
             failed["disks"] = str(error)
+        self._builds |= {
+            name: built
+            for result in results
+            for name, built in result.components.items()
+            if name in facts.definitions and built.outcome is BuildOutcome.REBUILT
+        }
         for what, why in self._failed.new(failed).items():
             _log.warning("monitoring.partly_blind", what=what, error=why)
         return Observation(
@@ -165,6 +176,7 @@ class Observer:
             verdict=judge(facts),
             rebuilds=self._rebuilds.with_results(results, counted=not first),
             results=() if first else tuple(results),
+            builds=dict(self._builds),
             freshness=freshness,
             disks=disks,
         )

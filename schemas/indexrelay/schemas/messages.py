@@ -118,6 +118,10 @@ class ComponentResult(_Fact):
     """Until the new files were hashed."""
     verify_seconds: Seconds = 0.0
     """The gates alone; the disk takes the files meanwhile."""
+    cpu_seconds: Seconds = 0.0
+    """Of all processors, in the process of the build, its gates included; 0: unknown."""
+    peak_memory_bytes: NonNegativeInt = 0
+    """The most that process had in memory at a time, mapped files included; 0: unknown."""
     checks: tuple[Check, ...] = ()
     error: ErrorText | None = None
     transient: bool = False

@@ -149,6 +149,16 @@ def test_each_build_of_a_session_has_limits_of_its_own(bench: Bench, runner: For
         assert small.outcome is BuildOutcome.REBUILT, small.error
 
 
+def test_a_build_tells_what_it_used_and_not_what_the_one_before_it_did(
+    bench: Bench, runner: ForkingRunner
+) -> None:
+    with runner.session(["eats", "small"]) as session:
+        eaten = build_in(session, bench, "eats", "eats", memory=200_000_000)
+        small = build_in(session, bench, "small")
+    assert small.cpu_seconds > 0
+    assert 5_000_000 < small.peak_memory_bytes < eaten.peak_memory_bytes - 50_000_000
+
+
 def test_a_transient_failure_is_followed_by_a_build_that_reads_again(
     bench: Bench, runner: ForkingRunner
 ) -> None:

@@ -20,6 +20,7 @@ import select
 import signal
 import tempfile
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ from indexrelay.rebuilder.builds import BuildDiedError
 from indexrelay.schemas.clock import SupervisedThread
 from indexrelay.schemas.diagnostics import advice_on
 from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.messages import ComponentResult
 
 _log = get_logger(__name__)
 LOGGER: Final = __name__
@@ -118,10 +120,32 @@ def _set_soft_limit(wanted: int, hard: int) -> None:
 
 def _data_bytes() -> int:
     """This process's data segments, as ``VmData`` of proc(5) counts them."""
+    return _kilobytes("VmData") * 1024
+
+
+def _kilobytes(field: str) -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmData:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("no VmData in /proc/self/status")
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1])
+    raise OSError(f"no {field} in /proc/self/status")
+
+
+class Usage:
+    """What this process uses from here on."""
+
+    def __init__(self) -> None:
+        # The peak begins anew: proc(5), "clear_refs". Where it cannot, an earlier build counts too.
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        self._began = time.process_time()
+
+    def of(self, result: ComponentResult) -> ComponentResult:
+        """The result of what was done since, with what it used."""
+        used = {
+            "cpu_seconds": time.process_time() - self._began,
+            "peak_memory_bytes": _kilobytes("VmHWM") * 1024,
+        }
+        return result.model_copy(update=used)
 
 
 _PIECE_BYTES: Final = 64 * 1024

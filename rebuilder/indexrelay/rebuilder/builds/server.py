@@ -49,6 +49,7 @@ from indexrelay.rebuilder.builds import BuildRequest
 from indexrelay.rebuilder.builds.job import Snapshots, build_component
 from indexrelay.rebuilder.builds.process import (
     MESSAGE_BYTES,
+    Usage,
     die_with_parent,
     group_stands_back,
     limit_memory,
@@ -209,6 +210,7 @@ class _Child:
                     catalog = Catalog.open(url, clock=self._clock)
                     stack.callback(catalog.close)
                     snapshots = stack.enter_context(Snapshots(catalog))
+                usage = Usage()
                 result = build_component(
                     request,
                     snapshots=snapshots,
@@ -221,7 +223,8 @@ class _Child:
                     progress=self._progress,
                     memory=memory,
                 )
-                Path(message["result"]).write_text(result.model_dump_json(), encoding="utf-8")
+                written = usage.of(result).model_dump_json()
+                Path(message["result"]).write_text(written, encoding="utf-8")
                 _flush()
                 for own, kept in servers:  # its output ends here, and is not waited for
                     os.dup2(kept, own)
