@@ -7,6 +7,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -287,3 +288,14 @@ def test_the_page_has_the_metrics_that_the_document_lists(
             assert set(sample.labels) - {"le"} == set(METRICS[name].labels)
     durations = families["indexrelay_rebuild_duration_seconds"].samples
     assert durations[-2].value == durations[-3].value == 1
+
+
+def test_the_newest_backup_is_known_by_its_name(pipeline: Pipeline) -> None:
+    looking = observer(pipeline)
+    name = "backup_last_success_timestamp_seconds"
+    assert (name,) not in values(looking)
+    for each in ("20260102_120000", "20260101_120000"):
+        (pipeline.settings.backups_dir / f"{pipeline.settings.namespace}-{each}").mkdir(
+            parents=True
+        )
+    assert values(looking)[name,] == datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()

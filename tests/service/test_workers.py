@@ -73,8 +73,10 @@ def test_counts_of_workers_add_up_and_outlive_the_worker_that_counted(
             assert of(page, "indexrelay_workers") == 2
             assert of(page, "indexrelay_worker_restarts_total") == 0
             labels = {"component": "songs", "operation": "search"}
-            assert of(page, "indexrelay_query_seconds_count", **labels) == 5
-            assert of(page, "indexrelay_query_seconds_bucket", **labels, le="+Inf") == 5
+            assert of(page, "indexrelay_index_search_latency_seconds_count", **labels) == 5
+            assert (
+                of(page, "indexrelay_index_search_latency_seconds_bucket", **labels, le="+Inf") == 5
+            )
         assert ended(one) == 5
         assert of(samples(one), "indexrelay_workers") == 1
         with worker(released, board, 2) as successor:

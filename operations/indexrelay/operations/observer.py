@@ -41,6 +41,7 @@ from indexrelay.schemas.schedules import schedule_of
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import root_collections
 from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.backups import newest_backup_at
 from indexrelay.storage.catalog import Catalog
 from indexrelay.streams import Connection, Keys
 from indexrelay.streams.consumer import deliveries_of, entries_in
@@ -147,6 +148,7 @@ class Observer:
         results: list[RebuildResult] = []
         freshness: dict[str, float] = {}
         disks: dict[str, DiskSpace] = {}
+        backup_at: datetime | None = None
         try:
             for result in self._results.read():
                 results.append(result)  # noqa: PERF402 - what came before an error is kept
@@ -163,6 +165,10 @@ class Observer:
             }
         except OSError as error:
             failed["disks"] = str(error)
+        try:
+            backup_at = newest_backup_at(self._settings)
+        except (IndexRelayError, OSError) as error:
+            failed["backups"] = str(error)
         self._builds |= {
             name: built
             for result in results
@@ -179,6 +185,7 @@ class Observer:
             builds=dict(self._builds),
             freshness=freshness,
             disks=disks,
+            backup_at=backup_at,
         )
 
 

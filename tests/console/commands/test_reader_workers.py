@@ -215,5 +215,7 @@ def metrics(client: httpx.Client) -> dict[str, float]:
 
 def answered(*clients: httpx.Client) -> float:
     """As the last one says, once those before it have written down what they counted."""
-    name = "indexrelay_query_seconds_count"  # it is there once something was answered
+    name = (
+        "indexrelay_index_search_latency_seconds_count"  # it is there once something was answered
+    )
     return [metrics(client).get(name, 0.0) for client in clients][-1]
