@@ -20,6 +20,7 @@ from typing import Final, Literal, TypeAlias
 
 from indexrelay.health.status import Code, Problem, Severity
 from indexrelay.operations.metrics import METRICS, Labels, Sample
+from indexrelay.schemas import commands
 from indexrelay.schemas.monitoring import AlertName, AlertSettings
 
 Operator: TypeAlias = Literal[">", ">=", "<", "=="]
@@ -118,7 +119,7 @@ _RULED: Final = (
     Code.READER_LOAD_FAILED,
 )
 """Codes of problems that have a rule of their own, by figures."""
-_STATUS: Final = "indexrelay status says what it is, and what to do"
+_STATUS: Final = f"what it is, and what to do: {commands.STATUS}"
 
 
 def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
@@ -128,8 +129,8 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
         for_seconds=0,
         severity=Severity.WARNING,
         summary="building {component} took longer than it may",
-        advice="compare its entries and its index with earlier versions (indexrelay components "
-        "show); more build_threads, or another index, build it faster",
+        advice="more build_threads, or another index, build it faster; what it has, and which "
+        f"index: {commands.COMPONENTS}",
     )
     yield Rule(
         name="RebuildFailing",
@@ -143,7 +144,7 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
         for_seconds=0,
         severity=Severity.CRITICAL,
         summary="the builds of {component} fail again and again, and its last good version serves",
-        advice="indexrelay components show says why; correct the cause, then indexrelay rebuild",
+        advice=f"correct the cause, then: {commands.rebuild()}",
     )
     yield Rule(
         name="RebuildSuccessLow",
@@ -173,8 +174,7 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
         for_seconds=3600,
         severity=Severity.CRITICAL,
         summary="{component} was not built for too long, and is not current",
-        advice="see that a rebuilder runs, and its schedule; indexrelay status says what it "
-        "waits for",
+        advice=f"see that a rebuilder runs, and its schedule; what it waits for: {commands.STATUS}",
     )
     yield Rule(
         name="RecallLow",
@@ -184,7 +184,8 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
         for_seconds=0,
         severity=Severity.WARNING,
         summary="the released index of {component} finds too few of the nearest entries",
-        advice="raise min_recall of the component, or rebuild it with --full",
+        advice=f"raise min_recall of the component, or build it from scratch: "
+        f"{commands.rebuild(full=True)}",
     )
     yield Rule(
         name="ChangesNotServed",
@@ -203,7 +204,7 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
         for_seconds=300,
         severity=Severity.WARNING,
         summary="at least one reader does not follow the releases",
-        advice="indexrelay readers list shows which; see its log, and its way to the artifacts",
+        advice=f"see its log, and its way to the artifacts; which one it is: {commands.READERS}",
     )
     yield Rule(
         name="ReaderRefusing",
@@ -211,7 +212,8 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
         for_seconds=60,
         severity=Severity.CRITICAL,
         summary="at least one reader cannot load what is released, and serves its last good one",
-        advice="indexrelay readers show says why; correct the cause, then indexrelay readers retry",
+        advice=f"correct the cause; it is tried again by itself, and which it is: "
+        f"{commands.READERS}",
     )
     yield Rule(
         name="DeadLetters",
@@ -219,7 +221,7 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
         for_seconds=300,
         severity=Severity.WARNING,
         summary="events could not be read",
-        advice="indexrelay dead list shows them; retry or drop them",
+        advice=f"retry or drop them; which they are: {commands.DEAD_LETTERS}",
     )
     yield Rule(
         name="TombstonesHigh",
@@ -227,7 +229,7 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
         for_seconds=900,
         severity=Severity.WARNING,
         summary="much of the base of {component} is deleted or replaced, and slows searches down",
-        advice="build it from scratch when it is quiet: indexrelay rebuild --full",
+        advice=f"build it from scratch when it is quiet: {commands.rebuild(full=True)}",
     )
     yield Rule(
         name="DiskLow",
@@ -252,7 +254,7 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
         for_seconds=3600,
         severity=Severity.WARNING,
         summary="the newest backup is too old",
-        advice="indexrelay backup create makes one; see why the schedule does not",
+        advice=f"see why the schedule makes none; by hand: {commands.CREATE_BACKUP}",
     )
     yield _of_problems("ProblemCritical", Severity.CRITICAL, for_seconds=60)
     yield _of_problems("ProblemWarning", Severity.WARNING, for_seconds=900)
@@ -411,7 +413,7 @@ def prometheus_rules(limits: AlertSettings) -> str:
     lines = [
         "# The alerts of indexrelay, for Prometheus; written by `make docs` from",
         "# indexrelay.operations.alerts. With the limits of your settings:",
-        "#   indexrelay monitor alerts --prometheus",
+        f"#   {commands.PROMETHEUS_RULES}",
         "groups:",
         "  - name: indexrelay",
         "    rules:",

@@ -48,7 +48,7 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
             Panel(
                 title="Problems",
                 unit="short",
-                description="What indexrelay status would list, but what ends by itself.",
+                description="What the judge finds, but for what ends by itself.",
                 queries=(
                     Query(
                         promql=f'{_OURS} (indexrelay_verdict_problems{{severity!="info"}})',

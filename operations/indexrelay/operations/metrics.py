@@ -175,7 +175,7 @@ METRICS: Final = _listed(
         name="indexrelay_verdict_problems",
         kind="gauge",
         labels=("code", "severity"),
-        text="What is not well, as `indexrelay status` says.",
+        text="What is not well, by the judge of `status`.",
     ),
     Metric(
         name="indexrelay_disk_free_ratio",

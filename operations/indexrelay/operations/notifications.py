@@ -26,6 +26,7 @@ from indexrelay.health.facts import Area
 from indexrelay.health.status import Condition, Severity
 from indexrelay.operations.alerts import Alert, Evaluation, described
 from indexrelay.operations.observer import Observation
+from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Background, Clock, backoff_seconds
 from indexrelay.schemas.diagnostics import without_secrets
 from indexrelay.schemas.errors import require
@@ -124,7 +125,7 @@ def _of_failure(name: str, component: ComponentResult) -> Notice:
         text=f"{name} {what}: {component.error}",
         advice="its last good version serves; it is tried again by itself"
         if component.transient
-        else "its last good version serves; indexrelay components show says more",
+        else f"its last good version serves; more of it: {commands.component(name)}",
     )
 
 
@@ -153,7 +154,7 @@ def _of_pauses(before: Observation, seen: Observation) -> Iterator[Notice]:
                 about=f"pause {name}",
                 text=f"{name} is not tried again by itself: {health.failures} builds in a row "
                 f"failed, the last one: {health.error}",
-                advice="correct the cause, then indexrelay rebuild",
+                advice=f"correct the cause, then: {commands.rebuild(name)}",
             )
 
 
@@ -167,7 +168,9 @@ def _of_rollback(before: Observation, seen: Observation) -> Iterator[Notice]:
             severity=Severity.CRITICAL,
             about=f"release {release.number}",
             text=f"release {release.number}: {release.reason}",
-            advice="what it holds stays as it is until somebody lifts it: indexrelay lift",
+            advice=f"it stays so until somebody lifts it: {commands.lift(*sorted(release.holds))}"
+            if release.holds
+            else "",
         )
 
 
@@ -468,5 +471,5 @@ def message_of(waiting: Iterable[_Waiting], dropped: int = 0, *, namespace: str)
             lines.append(f"    {notice.advice}")
     more = len(found) - _MOST_LINES + dropped if len(found) > _MOST_LINES else dropped
     if more:
-        lines.append(f"and {more} more: indexrelay status")
+        lines.append(f"and {more} more: {commands.STATUS}")
     return f"indexrelay {namespace}: {', '.join(counts)}", "\n".join(lines)
