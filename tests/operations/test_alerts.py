@@ -28,6 +28,7 @@ from indexrelay.schemas.monitoring import AlertName, AlertSettings
 SHIPPED = Path(__file__).parents[2] / "deploy" / "prometheus" / "alerts.yml"
 LIMITS = AlertSettings()
 MINUTES = 180
+PROBLEMS = ("backup_overdue", "dead_letters", "no_reader", "redis_full")
 
 
 def promtool() -> str:
@@ -75,11 +76,13 @@ def recorded(seed: int = 7) -> dict[tuple[str, Labels], list[float | None]]:
     add("indexrelay_dead_letters", (), 0, 2)
     for place in ("artifacts", "data"):
         add("indexrelay_disk_free_ratio", series(("place", place)), 0.05, 0.1, 0.5)
-    backup = "indexrelay_backup_last_success_timestamp_seconds"
-    add(backup, (), -LIMITS.backup_seconds, 600 - LIMITS.backup_seconds, 0)
-    for code, severity in product(("dead_letters", "no_reader", "redis_full"), Severity):
+    for code, severity in product(PROBLEMS, Severity):
         labels = series(("code", code), ("severity", str(severity)))
         add("indexrelay_verdict_problems", labels, 0, 1)
+    overdue = series(("code", "backup_overdue"), ("severity", "warning"))
+    found["indexrelay_verdict_problems", overdue] = [
+        float(30 < each < 120) for each in range(MINUTES)
+    ]
     late = ("component", "late")
     age = "indexrelay_rebuild_last_success_timestamp_seconds"
     found[age, (late,)] = [-LIMITS.overdue_seconds for _ in range(MINUTES)]

@@ -113,6 +113,7 @@ def rules(limits: AlertSettings) -> tuple[Rule, ...]:
 
 
 _RULED: Final = (
+    Code.BACKUP_OVERDUE,
     Code.COMPONENT_FAILED,
     Code.DEAD_LETTERS,
     Code.READER_BEHIND,
@@ -244,11 +245,11 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
     yield Rule(
         name="BackupOld",
         conditions=(
-            Comparison(
-                metric="indexrelay_backup_last_success_timestamp_seconds",
-                compared=">",
-                limit=limits.backup_seconds,
-                age=True,
+            _over(
+                "indexrelay_verdict_problems",
+                0,
+                ("code", str(Code.BACKUP_OVERDUE)),
+                ("severity", str(Severity.WARNING)),
             ),
         ),
         for_seconds=3600,

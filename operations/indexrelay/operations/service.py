@@ -141,9 +141,8 @@ class OperatorService:
         self._connection.close()
 
 
-_IDLE: Final = "the settings give it nothing to do: declare a schedule, [schedules.NAME] "
-"or backups.schedule"
 _IDLE: Final = (
-    "the settings give it nothing to do: declare a schedule, [schedules.NAME], a port to look at, "
-    "monitoring.operator, or whom to tell, [notifications.targets.NAME]"
+    "the settings give it nothing to do: declare a schedule, [schedules.NAME], when to take "
+    "backups, backups.schedule, a port to look at, monitoring.operator, or whom to tell, "
+    "[notifications.targets.NAME]"
 )

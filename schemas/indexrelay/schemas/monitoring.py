@@ -121,9 +121,6 @@ class AlertSettings(Table):
     (``max_tombstones``)."""
     disk_free: Share = 0.10
     """The share of a volume that must be free: a full build needs room beside what serves."""
-    backup_seconds: PositiveSeconds = 691_200.0
-    """How old the newest backup may be, where there are some: a week and a day, so that a weekly
-    one may be late."""
     off: tuple[AlertName, ...] = ()
     """Alerts that are not wanted: ``["BuildSlow"]``."""
 
