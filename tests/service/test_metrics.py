@@ -106,6 +106,12 @@ def test_the_page_says_what_is_served_and_what_is_wrong(
     found = samples(client)
     assert of(found, "indexrelay_component_load_failed", component="points") == 1
     assert of(found, "indexrelay_component_load_failed", component="songs") == 0
+    outcomes = {
+        dict(labels)["component"]: dict(labels)["outcome"]
+        for name, labels in found
+        if name == "indexrelay_reload_duration_seconds"
+    }
+    assert outcomes == {**dict.fromkeys(KINDS, "unchanged"), "points": "failed"}
     assert sum(value for (name, _), value in found.items() if name == "indexrelay_problems") > 0
 
 

@@ -162,6 +162,7 @@ _OF_WORKERS: Final[Mapping[str, Callable[[Iterable[float]], float]]] = {
     "indexrelay_newest_release": max,
     "indexrelay_problems": max,
     "indexrelay_component_load_failed": max,
+    "indexrelay_reload_duration_seconds": max,
     "indexrelay_mapped_bytes": max,
     "indexrelay_resident_bytes": sum,
 }
@@ -294,6 +295,11 @@ class MetricsPage(Collector):
         failed = GaugeMetricFamily(
             "indexrelay_component_load_failed", "1 where the last load failed.", labels=label
         )
+        took = GaugeMetricFamily(
+            "indexrelay_reload_duration_seconds",
+            "Seconds that loading what is served took, by how the last release ended for it.",
+            labels=["component", "outcome"],
+        )
         blobs: dict[str, int] = {}
         with self._reloader.acquire() as snapshot:
             for name in sorted(snapshot):
@@ -306,7 +312,9 @@ class MetricsPage(Collector):
                 blobs |= {blob.digest: blob.size for blob in manifest.files.values()}
         for name, loaded in state.components.items():
             failed.add_metric([name], loaded.error is not None)
-        yield from (entries, size, created, generation, failed)
+            if loaded.version is not None:
+                took.add_metric([name, str(loaded.outcome)], loaded.seconds)
+        yield from (entries, size, created, generation, failed, took)
         yield _gauge(
             "indexrelay_mapped_bytes",
             "Bytes of the files of all that is served, each once; they are shared by the readers "
