@@ -54,6 +54,7 @@ def test_a_writer_removes_what_a_crash_left_and_keeps_the_others_out(tmp_path: P
     (folder.path / ".prod-20241107_143000.partial").write_bytes(b"half")
     (folder.path / ".prod-20241108_143000.partial").mkdir()
     (folder.path / ".prod-20241108_143000.partial" / "backup.json").write_bytes(b"{}")
+    (folder.path / ".prod-20241108_143000.catalog.partial-wal").write_bytes(b"SQLite's")
     (folder.path / ".staging-20241107_143000.partial").write_bytes(b"of another installation")
     with folder.writing():
         left = {path.name for path in folder.path.iterdir()}

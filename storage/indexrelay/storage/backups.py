@@ -74,12 +74,22 @@ class BackupFolder:
         Raises:
             StoreAccessError: the folder cannot be read.
         """
-        with accessing(self.path, "list"):
-            try:
-                names = sorted(os.listdir(self.path), reverse=True)  # noqa: PTH208 - names only
-            except FileNotFoundError:
-                return []
-        return [found for found in map(self._stored, names) if found is not None]
+        found = []
+        for id_, path in self._newest_first():
+            with accessing(path, "read"), contextlib.suppress(FileNotFoundError):
+                size = _size_of(path) if path.is_dir() else path.lstat().st_size
+                found.append(StoredBackup(id=id_, path=path, bytes=size))
+        return found
+
+    def newest_at(self) -> datetime | None:
+        """When the newest was begun; ``None``: there is none. Its size is not looked at.
+
+        Raises:
+            StoreAccessError: the folder cannot be read.
+        """
+        for id_, _ in self._newest_first():
+            return backup_time(id_)
+        return None
 
     def get(self, id_: str) -> StoredBackup:
         """One backup.
@@ -152,25 +162,29 @@ class BackupFolder:
             left = [
                 path
                 for path in self.path.iterdir()
-                if path.name.startswith(f".{self._prefix}") and path.name.endswith(_PARTIAL)
+                if path.name.startswith(f".{self._prefix}") and _PARTIAL in path.name
             ]
         for path in left:
             discard(path)
 
-    def _stored(self, name: str) -> StoredBackup | None:
-        match = self._name.fullmatch(name)
-        if match is None:
-            return None
-        path = self.path / name
-        try:
-            backup_time(match[1])
-            is_folder = path.is_dir() and not path.is_symlink()
-            if is_folder != (match[2] is None):
-                return None
-            size = _size_of(path) if is_folder else path.lstat().st_size
-        except (ValueError, FileNotFoundError):  # no moment in time, or it has just been removed
-            return None
-        return StoredBackup(id=match[1], path=path, bytes=size)
+    def _newest_first(self) -> Iterator[tuple[str, Path]]:
+        """Id and path of everything that has the name and the form of a backup."""
+        with accessing(self.path, "list"):
+            try:
+                names = sorted(os.listdir(self.path), reverse=True)  # noqa: PTH208 - names only
+            except FileNotFoundError:
+                return
+        for name in names:
+            match = self._name.fullmatch(name)
+            path = self.path / name
+            if match is None:
+                continue
+            with accessing(path, "read"):
+                if path.is_symlink() or path.is_dir() != (match[2] is None):
+                    continue
+            with contextlib.suppress(ValueError):  # no moment in time
+                backup_time(match[1])
+                yield match[1], path
 
 
 def superfluous(
@@ -198,8 +212,7 @@ def newest_backup_at(settings: Settings) -> datetime | None:
     Raises:
         StoreAccessError: the folder cannot be read.
     """
-    newest = next(iter(BackupFolder.of(settings).all()), None)
-    return None if newest is None else newest.begun_at
+    return BackupFolder.of(settings).newest_at()
 
 
 def discard(path: Path) -> None:

@@ -401,6 +401,9 @@ def test_what_is_corrupt_or_of_two_histories_is_not_backed_up(install: Install) 
         connection.exec_driver_sql("DELETE FROM indexrelay_batches")
     with pytest.raises(BackupSourceError, match="does not have any more"):
         backups.create()
+    pipeline.catalog.collections.drop("tracks")  # as in a catalog that is another one
+    with pytest.raises(BackupSourceError, match=r"see that catalog\.url is the right one"):
+        backups.create()
     assert backups.create(with_catalog=False).manifest.catalog is None
 
 

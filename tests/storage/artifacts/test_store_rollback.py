@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from indexrelay.schemas.versions import Release
+from indexrelay.schemas.versions import Canary, Release
 from indexrelay.storage.artifacts import (
     ArtifactStore,
     ComponentNotReleasedError,
@@ -193,3 +193,34 @@ def test_people_who_hold_different_components_at_once_all_get_their_way(
     assert newest is not None
     assert newest.number == 1 + 3 * 21
     assert set(newest.holds) == set(names)
+
+
+def test_a_release_from_elsewhere_is_for_everyone_whoever_tried_it_there(
+    store: ArtifactStore, versions: list[str]
+) -> None:
+    tried = Release(
+        number=7,
+        components={"voyager": versions[1]},
+        created_at=MOMENT,
+        reason="rebuilt voyager",
+        previous=6,
+        canary=Canary(readers=("web-1",), since=MOMENT, components={"voyager": versions[0]}),
+    ).sealed()
+    first = store.restore(tried, hold=True, reason="from a backup")
+    # Above its own number, as the first one here, and so not held.
+    assert (first.number, first.previous, first.canary, first.holds) == (8, 0, None, {})
+    assert first.components == {"voyager": versions[1]}
+    clap = make_version(store, "clap", b"clap")
+    make_release(store, voyager=versions[2], clap=clap)
+    store.hold("clap", reason="as it is")
+    held = store.restore(tried, hold=True, reason="back to that")
+    assert held.components == {"voyager": versions[1], "clap": clap}
+    assert set(held.holds) == {"clap", "voyager"}
+    free = store.restore(tried, hold=False, reason="back to that", lost=40)
+    assert (free.number, free.reason, set(free.holds)) == (41, "back to that", {"clap"})
+    with pytest.raises(ReleaseNotWholeError):
+        store.restore(
+            tried.model_copy(update={"components": {"voyager": "f" * 64}}),
+            hold=False,
+            reason="of which nothing is here",
+        )

@@ -10,6 +10,7 @@ What was begun and not finished leaves nothing: a backup gets its name when it i
 
 import contextlib
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -320,11 +321,22 @@ class Backups:
 
     def _copied_catalog(self, documents: _Documents, copy: Path) -> BackedUpCatalog:
         catalog = self._open_catalog()
+        known = {each.name for each in catalog.collections.all()}
+        made_from = {each for one in documents.manifests.values() for each in one.covers}
+        if made_from and known.isdisjoint(made_from):
+            raise BackupSourceError(
+                "the catalog",
+                f"it knows none of the collections that release {documents.release.number} was "
+                "made from: see that catalog.url is the right one, or back up without the catalog",
+            )
         for name, manifest in documents.manifests.items():
             _check_history(catalog, name, manifest)
-        with accessing(copy, "write"):
-            catalog.write_copy(copy)
-            size, digest = _digest_of(copy)
+        try:
+            with accessing(copy, "write"):
+                catalog.write_copy(copy)
+                size, digest = _digest_of(copy)
+        except sqlite3.Error as error:  # the copy is SQLite's, whatever the catalog is
+            raise BackupSourceError("the catalog cannot be copied", str(error)) from error
         return BackedUpCatalog(size=size, digest=digest, generations=generations_in(copy))
 
     def _manifest(

@@ -484,7 +484,8 @@ class ArtifactStore:
                 newest, target=first, named=names, hold=kept, refused={}, manifest=self.version
             )
             if not hold:
-                holds = {name: each for name, each in newest.holds.items() if name not in names}
+                settled = newest.for_reader("").holds
+                holds = {name: each for name, each in settled.items() if name not in names}
                 found = found.model_copy(update={"holds": holds})
             return found.model_copy(update={"reason": kept.reason})
 

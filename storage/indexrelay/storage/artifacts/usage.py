@@ -70,7 +70,7 @@ def usage_of(layout: Layout, releases: Releases, versions: Versions) -> StoreUsa
             release = releases.unverified(number)
         except ReleaseUnreadableError:
             continue
-        for version in release.components.values():
+        for _, version in release.versions:
             named_by.setdefault(version, []).append(number)
     found: list[tuple[str, str, dict[str, int], bool]] = []
     for component, version, _ in layout.manifests():

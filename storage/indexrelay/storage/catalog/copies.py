@@ -198,8 +198,8 @@ def _check_sound(file: Path) -> None:
             copy.execute("PRAGMA trusted_schema = OFF")
             copy.execute("PRAGMA cell_size_check = ON")
             kinds = {row[0] for row in copy.execute("SELECT type FROM sqlite_master")}
-            if kinds - {"table", "index"}:
-                raise CatalogCopyError(file, f"it has {', '.join(sorted(kinds - {'table'}))}")
+            if active := kinds - {"table", "index"}:
+                raise CatalogCopyError(file, f"it has a {' and a '.join(sorted(active))}")
             damage = copy.execute("PRAGMA quick_check(1)").fetchone()[0]
             if damage != "ok":
                 raise CatalogCopyError(file, f"it is damaged: {damage}")
