@@ -106,6 +106,7 @@ class Monitor:
             )
         )
         self._last: Look | None = None
+        self._metrics = b""
         self._looked_at = clock.monotonic()
         self._not_listening = LogOnce()
 
@@ -122,6 +123,7 @@ class Monitor:
     def turn(self) -> float:
         """Look once, and tell who wants to know; the seconds until the next look."""
         before, look = self._last, self._looker.look()
+        self._metrics = page_of(look.seen)  # before anybody who asks may see the look
         self._last, self._looked_at = look, self._clock.monotonic()
         self._listen()
         if self._notifier is not None:
@@ -156,7 +158,7 @@ class Monitor:
         if last is None:  # the port is opened after the first look
             return problem(503, "nothing was looked at yet")
         if path == "/metrics":
-            return 200, CONTENT_TYPE, page_of(last.seen)
+            return 200, CONTENT_TYPE, self._metrics
         if path != "/health":
             return None
         age = self._clock.monotonic() - self._looked_at

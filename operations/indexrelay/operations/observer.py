@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -158,13 +159,12 @@ class Observer:
             freshness = dict(_freshness(facts, self._catalog.collections.committed_after))
         except (SQLAlchemyError, IndexRelayError) as error:
             failed["freshness"] = str(error)
-        try:
-            disks = {
-                "artifacts": _space(self._settings.artifacts_dir),
-                "data": _space(self._settings.data_dir),
-            }
-        except OSError as error:
-            failed["disks"] = str(error)
+        places = {"artifacts": self._settings.artifacts_dir, "data": self._settings.data_dir}
+        for place, folder in places.items():
+            try:
+                disks[place] = _space(folder)
+            except OSError as error:
+                failed[place] = str(error)
         try:
             backup_at = newest_backup_at(self._settings)
         except (IndexRelayError, OSError) as error:
@@ -335,6 +335,6 @@ def _served_generation(name: str, collection: str, epoch: str, facts: Facts) -> 
     return manifest.covers.get(collection, 0)
 
 
-def _space(folder: Any) -> DiskSpace:
+def _space(folder: Path) -> DiskSpace:
     found = shutil.disk_usage(folder)
     return DiskSpace(total=found.total, free=found.free)
