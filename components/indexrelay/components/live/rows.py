@@ -15,6 +15,7 @@ Vectors lie without gaps in an array of their own, since most of what reads them
 that says that its entry was deleted has none.
 """
 
+import contextlib
 import mmap
 from array import array
 from collections.abc import Callable, Container, Iterable, Sequence
@@ -89,8 +90,7 @@ class RowsById:
 
     def find(self, entry_id: str) -> int:
         """The row of an entry; -1: it has none."""
-        slots = self._slots
-        return slots[self._slot(slots, entry_id)]
+        return self._looked_up(self._slots, entry_id)[1]
 
     def put(self, entry_id: str, row: int, *, replaces: bool) -> None:
         """Have ``row``, which is in the list of ids, be the newest one of an entry.
@@ -98,14 +98,14 @@ class RowsById:
         ``replaces``: whether it had one before.
         """
         slots = self._slots
-        slots[self._slot(slots, entry_id)] = row
+        slots[self._looked_up(slots, entry_id)[0]] = row
         self._count += not replaces
         if 2 * self._count > len(slots):
             # A new table: others may be looking through the old one.
             larger = array("i", [-1]) * (2 * len(slots))
             for known in slots:
                 if known >= 0:
-                    larger[self._slot(larger, self._ids[known])] = known
+                    larger[self._looked_up(larger, self._ids[known])[0]] = known
             self._slots = larger
 
     def over(self, ids: list[str]) -> "RowsById":
@@ -114,13 +114,13 @@ class RowsById:
         copied._count, copied._slots = self._count, self._slots[:]
         return copied
 
-    def _slot(self, slots: "array[int]", entry_id: str) -> int:
-        """Where the row of an entry is, or belongs."""
+    def _looked_up(self, slots: "array[int]", entry_id: str) -> tuple[int, int]:
+        """Where the row of an entry is, or belongs, and what was there: it may be put meanwhile."""
         ids, last = self._ids, len(slots) - 1
         slot = hash(entry_id) & last
         while (row := slots[slot]) >= 0 and ids[row] != entry_id:
             slot = (slot + 1) & last
-        return slot
+        return slot, row
 
 
 class LiveRows:
@@ -408,7 +408,8 @@ def _room_for(capacity: int, dimension: int) -> Vectors:
     """
     memory = mmap.mmap(-1, 4 * capacity * dimension, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if _SMALL_PAGES is not None:
-        memory.madvise(_SMALL_PAGES)
+        with contextlib.suppress(OSError):  # a kernel without large ones
+            memory.madvise(_SMALL_PAGES)
     return np.frombuffer(memory, dtype=np.float32).reshape(capacity, dimension)
 
 
