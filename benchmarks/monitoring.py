@@ -1,55 +1,66 @@
 """What does it cost a reader to be watched?
 
-Searches of one thread in a graph over 100,000 vectors, with everything that a reader counts of a
-search and a page of metrics written for each round, beside the same searches with nothing counted.
-And what the operator's look at the whole installation takes, with the alerts evaluated.
+Searches over HTTP in a graph, with everything that a reader counts of them and a page of metrics in
+each round, beside the same searches of a reader that counts nothing. And what the operator's look
+at the whole installation takes.
 """
 
+import json
 import sys
-import time
 from collections.abc import Callable
-from typing import Any
 
 from indexrelay.operations.metrics import page_of
 from indexrelay.operations.monitor import Looker
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.service.metrics import MetricsPage, QueryCounts, WriteCounts
-from indexrelay.service.queries import Observation
-from indexrelay.storage.entries import Vectors
 from measuring.arrays import drawn
-from measuring.findings import Figure, Findings, Measured, at_least
+from measuring.companions import companion
+from measuring.findings import Figure, Findings, at_least
 from measuring.installation import COMPONENT, Installation, installed
 from measuring.program import Asked, Program, main
-from measuring.rounds import Contender, interleaved, timed
+from measuring.requests import asking, request
+from measuring.rounds import interleaved, timed
 from measuring.servers import bench_server
 
 CAVEATS = """\
-- The searches are made in the process, where they are the shortest: over HTTP the same count is a
-  tenth of that share. A page is asked for once in each round of about a second, where monitoring
-  systems ask every 15 seconds.
-- The look is that of an installation with one component and one reader. It runs in the operator's
-  process, every `monitoring.look_seconds`.
-- Spans of traces are made of batches, builds and loads, and none of searches.
+- Both readers are in one process and serve the same files; who is not asked takes no time. The
+  client is another process, on the same two cores.
+- A page is asked for once in each round of a few seconds, where monitoring systems ask every 15.
+- The look is that of an installation with one component. It runs in the operator's process, every
+  `monitoring.look_seconds`.
+- Traces have spans of batches, builds and loads, and none of searches.
 """
-COUNT, QUICK_COUNT = 100_000, 4_000
-SEARCHES, QUICK_SEARCHES = 10_000, 400
+INDEX = "HNSW32"
+OFF, ON, LOOK = "nothing counted", "counted, and a page", "the operator's look"
+COUNT, QUICK_COUNT = 20_000, 2_000
+SEARCHES, QUICK_SEARCHES = 4_000, 200
 
 
 def measure(asked: Asked) -> Findings:
     count = QUICK_COUNT if asked.quick else COUNT
-    searches = QUICK_SEARCHES if asked.quick else SEARCHES
-    with bench_server() as server:
-        vectors = drawn(count)
-        with installed(server.url, vectors, name="monitoring", index="HNSW32") as bench:
-            bench.fill(asked.say)
-            queries = vectors[:searches]
-            counts = QueryCounts()
-            page = MetricsPage(bench.reader, counts, WriteCounts(), lambda: 0)
+    vectors = drawn(count)
+    queries = vectors[: QUICK_SEARCHES if asked.quick else SEARCHES]
+    searches = [
+        request(
+            "POST",
+            f"/v1/components/{COMPONENT}/search",
+            json.dumps({"vector": each.tolist()}).encode(),
+        )
+        for each in queries
+    ]
+    with (
+        bench_server() as server,
+        installed(server.url, vectors, name="monitoring", index=INDEX, live=True) as bench,
+    ):
+        bench.fill(asked.say)
+        arguments = (str(bench.folder), server.url, str(vectors.shape[1]), bench.name, INDEX)
+        with companion("service", *arguments) as far:
+            counted = far.ask(do="serve")["ours"]
+            uncounted = far.ask(do="serve_uncounted")["uncounted"]
             rounds = interleaved(
                 {
-                    "nothing counted": _asked(bench, queries, None, lambda: None),
-                    "counted, and a page": _asked(bench, queries, counts, page.to_bytes),
-                    "the operator's look": timed(_look(bench)),
+                    OFF: asking(uncounted, searches),
+                    ON: asking(counted, [*searches, request("GET", "/metrics")]),
+                    LOOK: timed(_look(bench)),
                 },
                 rounds=asked.rounds,
                 say=asked.say,
@@ -59,52 +70,17 @@ def measure(asked: Asked) -> Findings:
         figures=(
             Figure(
                 name="searches/s watched ÷ not watched",
-                value=rounds.speed("counted, and a page", "nothing counted"),
+                value=rounds.speed(ON, OFF),
                 target=at_least(0.97),
             ),
         ),
         measured=(
-            rounds.rates("nothing counted", len(queries), "searches/s"),
-            rounds.rates("counted, and a page", len(queries), "searches/s"),
-            Measured(
-                name="the operator's look",
-                unit="s",
-                values=rounds.seconds["the operator's look"],
-            ),
+            rounds.rates(OFF, len(searches), "searches/s"),
+            rounds.rates(ON, len(searches), "searches/s"),
+            rounds.durations(LOOK),
         ),
         servers=versions,
     )
-
-
-def _asked(
-    bench: Installation,
-    queries: Vectors,
-    counts: QueryCounts | None,
-    write_page: Callable[[], object],
-) -> Contender:
-    """Every query once, each observed as the service does, and one page."""
-
-    def turn() -> float:
-        began = time.perf_counter()
-        with bench.reader.acquire() as snapshot:
-            served: Any = snapshot[COMPONENT]
-            for query in queries:
-                asked_at = time.perf_counter()
-                served.search(query)
-                seconds = time.perf_counter() - asked_at
-                if counts is not None:
-                    counts.observe(
-                        Observation(
-                            operation="search",
-                            outcome="answered",
-                            seconds=seconds,
-                            component=COMPONENT,
-                        )
-                    )
-        write_page()
-        return time.perf_counter() - began
-
-    return turn
 
 
 def _look(bench: Installation) -> Callable[[], object]:

@@ -17,12 +17,21 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 
+from indexrelay.service import app as application
+from indexrelay.service.metrics import QueryCounts
+from indexrelay.service.queries import Observation
 from indexrelay.service.server import serve
 from measuring.companion_side import answering
 from measuring.installation import settings_in
 from measuring.requests import answered, request
 
 _PATIENCE_SECONDS = 60.0
+
+
+class Uncounted(QueryCounts):
+    """Counts nothing."""
+
+    def observe(self, observation: Observation) -> None: ...
 
 
 def empty() -> FastAPI:
@@ -54,7 +63,15 @@ def main() -> None:
             _wait_for(theirs, request("POST", "/empty", b"{}"))
             return {"ours": str(ours), "empty": str(theirs)}
 
-        answering(lambda do: {"serve": started}[do]())
+        def uncounted() -> dict[str, Any]:
+            path = Path(own) / "uncounted.sock"
+            application.QueryCounts = Uncounted  # type: ignore[attr-defined]
+            serving = lambda: serve(settings, reader_id="uncounted", uds=path)  # noqa: E731
+            threading.Thread(target=serving, daemon=True).start()
+            _wait_for(path, request("GET", "/ready"))
+            return {"uncounted": str(path)}
+
+        answering(lambda do: {"serve": started, "serve_uncounted": uncounted}[do]())
 
 
 def _wait_for(path: Path, asked: bytes) -> None:
