@@ -4,7 +4,6 @@ import asyncio
 import functools
 import gc
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from types import SimpleNamespace
@@ -209,13 +208,12 @@ def test_a_call_that_waits_behind_a_long_one_gets_another_thread() -> None:
 def test_what_has_ended_is_told_although_its_thread_goes_on_with_a_long_call() -> None:
     async def body() -> None:
         threads, go, began = OwnThreads(1, "calls"), threading.Event(), threading.Event()
-        first = asyncio.create_task(threads.run(began.wait))
-        slow = asyncio.create_task(threads.run(functools.partial(time.sleep, 0.002)))
+        first = asyncio.create_task(threads.run(lambda: began.wait(60)))
         long = asyncio.create_task(threads.run(lambda: go.wait(60)))
-        await asyncio.sleep(0)  # all three are in the queue
+        await asyncio.sleep(0)  # both are in the queue
         began.set()
-        assert await first
-        await slow
+        assert await asyncio.wait_for(first, 60)
+        assert not long.done()
         go.set()
         assert await long
 

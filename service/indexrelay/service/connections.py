@@ -432,7 +432,15 @@ class GuardedConnection(H11Protocol, asyncio.BufferedProtocol):
         if self._all.hold_free(self, count):
             return True
         held: Future[bool] = Future()
-        self.loop.call_soon_threadsafe(lambda: held.set_result(self.hold(count)))
+
+        def ask() -> None:
+            try:
+                held.set_result(self.hold(count))
+            except BaseException as error:
+                held.set_exception(error)  # or the thread would wait for ever
+                raise
+
+        self.loop.call_soon_threadsafe(ask)
         return held.result()
 
     def release(self) -> None:

@@ -336,8 +336,13 @@ class OwnThreads:
             del call  # or its traceback would hold itself
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Wake one more thread for calls that wait."""
+        """Wake one more thread for calls that wait.
+
+        And who waits for a call that has ended: its thread may be in a long one by now, which it
+        had found in the queue.
+        """
         self._looking = None
+        self._work.deliver()
         if self._work.calls:
             if self._work.wakes_another(self._count):
                 self._wake()
@@ -390,7 +395,10 @@ class _Work:
                     break  # what came meanwhile has found this thread awake, or another one
 
     def _work_off(self) -> None:
-        """Run calls until there are no more."""
+        """Run calls until there are no more.
+
+        While calls wait the loop looks by itself, so it is told only of what took longer.
+        """
         untold_since: float | None = None
         while self.calls:
             try:
