@@ -423,6 +423,22 @@ def test_notices_are_sent_by_a_thread_of_the_target_while_another_hangs() -> Non
     hangs.set()
 
 
+def test_a_message_that_begins_as_its_target_ends_is_not_waited_for() -> None:
+    hangs = threading.Event()
+    target = NotificationTarget.model_validate({"url": "log://"})
+    notifier = Notifier(
+        NotificationSettings(targets={"ops": target}, group_seconds=0, timeout_seconds=1000),
+        namespace="shop",
+        clock=SystemClock(),
+        opener=lambda _name, _target: lambda _title, _body: hangs.wait(60),
+    )
+    notifier.offer([notice()])
+    (queue,) = notifier._queues
+    queue.end()
+    queue.turn()  # returns, although the target hangs and has a long time
+    hangs.set()
+
+
 def test_a_target_that_cannot_be_used_is_named_and_the_others_are_told(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -469,6 +485,15 @@ def test_a_refused_gate_is_told_apart_from_a_build_that_failed() -> None:
         (NoticeKind.REFUSED_GATE, "similar was built, and is not released: recall_at_10: 0.4"),
         (NoticeKind.FAILURE, "map was not built: no memory"),
     ]
+
+
+def test_a_failure_and_its_recovery_between_two_looks_are_both_told() -> None:
+    broke = ComponentResult(outcome=BuildOutcome.FAILED, error="no memory")
+    built = ComponentResult(outcome=BuildOutcome.REBUILT)
+    found = seen(result(map=broke), result(map=broke), result(map=built), result(map=built))
+    kinds = [each.kind for each in notices_of(seen(), found, Evaluation())]
+    assert kinds[:3] == [NoticeKind.FAILURE, NoticeKind.FAILURE, NoticeKind.RECOVERY]
+    assert NoticeKind.RECOVERY not in kinds[3:]
 
 
 def test_a_rebuild_that_failed_as_a_whole_is_told_in_its_own_words() -> None:

@@ -29,7 +29,7 @@ from indexrelay.operations.observer import Observation
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Background, Clock, backoff_seconds
 from indexrelay.schemas.diagnostics import without_secrets
-from indexrelay.schemas.errors import require
+from indexrelay.schemas.errors import MissingExtraError, require
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildOutcome, ComponentResult, RebuildResult, RebuildStatus
 from indexrelay.schemas.monitoring import NoticeKind, NotificationSettings, NotificationTarget
@@ -66,8 +66,10 @@ def notices_of(
             about=_about(alert),
             text=f"over: {alert.summary}",
         )
+    known = {} if before is None else before.verdict.components
+    failures = {name: health.failures for name, health in known.items()}
     for result in seen.results:
-        yield from _of_result(result, before, seen)
+        yield from _of_result(result, failures, seen)
     if before is not None:
         yield from _of_pauses(before, seen)
         yield from _of_rollback(before, seen)
@@ -89,22 +91,25 @@ def _of_alert(alert: Alert, seen: Observation) -> Notice:
 
 
 def _of_result(
-    result: RebuildResult, before: Observation | None, seen: Observation
+    result: RebuildResult, failures: dict[str, int], seen: Observation
 ) -> Iterator[Notice]:
-    known = {} if before is None else before.verdict.components
+    """What a rebuild came to; ``failures``: of each component in a row so far, kept up to date."""
     told = False
     for name, component in result.components.items():
         if name not in seen.facts.definitions:  # Redis is not trusted
             continue
+        before = failures.get(name, 0)
         if component.outcome is BuildOutcome.FAILED:
             told = True
+            failures[name] = before + 1
             yield _of_failure(name, component)
-        elif component.outcome is BuildOutcome.REBUILT and name in known and known[name].failures:
+        elif component.outcome is BuildOutcome.REBUILT and before:
+            failures[name] = 0
             yield Notice(
                 kind=NoticeKind.RECOVERY,
                 severity=Severity.WARNING,
                 about=f"build {name}",
-                text=f"{name} was built again, after {known[name].failures} failed build(s)",
+                text=f"{name} was built again, after {before} failed build(s)",
             )
     if result.status is RebuildStatus.FAILURE and not told:
         yield Notice(
@@ -245,7 +250,8 @@ class Notifier:
             try:
                 send = opener(name, target)
             except Exception as error:  # noqa: BLE001 - whatever a library of a service raises
-                why = str(error) if isinstance(error, TargetUnusableError) else _kind(error)
+                ours = isinstance(error, TargetUnusableError | MissingExtraError)
+                why = str(error) if ours else _kind(error)
                 _log.error("notifications.target_unusable", target=name, error=why)
                 continue
             self._queues.append(
@@ -315,12 +321,14 @@ class _Queue:
         """When the next message may go; ``None``: nothing was sent, and nothing waits."""
         self._failures = 0
         self._attempt: _Attempt | None = None
+        self._ended = False
         self._background = Background(self.turn, name=f"notifications-{name}")
 
     def start(self) -> None:
         self._background.start()
 
     def end(self) -> None:
+        self._ended = True
         self._background.end()
         attempt = self._attempt
         if attempt is not None:
@@ -373,8 +381,10 @@ class _Queue:
             taken, dropped = self._waiting, self._dropped
             self._waiting, self._dropped = {}, 0
         title, body = message_of(taken.values(), dropped, namespace=self._namespace)
-        self._attempt = _Attempt(self._send, title, body, name=self._name)
-        error = self._attempt.wait(self._settings.timeout_seconds)
+        attempt = self._attempt = _Attempt(self._send, title, body, name=self._name)
+        if self._ended:  # `end` may not have seen it
+            attempt.ended.set()
+        error = attempt.wait(self._settings.timeout_seconds)
         with self._lock:
             now = self._clock.monotonic()
             if error is None:
