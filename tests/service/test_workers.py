@@ -171,6 +171,9 @@ def test_a_connection_is_left_for_a_moment_to_a_worker_that_has_fewer(board: Wor
         ExitStack() as stack,
     ):
         places = [WorkerPlace(board, number) for number in (1, 2)]
+        assert places[0].has_fewest_connections  # the other one does not listen yet
+        for place in places:
+            place.count_connections(0)
         many, few = (
             stack.enter_context(SharedListener.of(os.dup(opened.fileno()), place))
             for place in places
@@ -203,3 +206,7 @@ def test_a_connection_is_left_for_a_moment_to_a_worker_that_has_fewer(board: Wor
         places[1].count_connections(3)
         connect()
         accept(many)  # nobody has fewer
+        places[1].count_connections(0)
+        assert not places[0].has_fewest_connections
+        board.forget_connections(2)  # its process has ended
+        assert places[0].has_fewest_connections

@@ -17,6 +17,7 @@ dies. A lock that its holder's end releases says which of the places are taken.
 This is what the multiprocess mode of the library of Prometheus does with a file for each value.
 """
 
+import contextlib
 import fcntl
 import mmap
 import os
@@ -25,7 +26,6 @@ import struct
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -110,7 +110,7 @@ class WorkerBoard:
             file.write(note.model_dump_json().encode())
         new.replace(self._file(number))
 
-    @contextmanager
+    @contextlib.contextmanager
     def held(self, number: int) -> Iterator[None]:
         """Hold a place, once its last process is gone.
 
@@ -131,6 +131,11 @@ class WorkerBoard:
             os.ftruncate(file.fileno(), _COUNT.size * (MOST_WORKERS + 1))
             return mmap.mmap(file.fileno(), _COUNT.size * (MOST_WORKERS + 1))
 
+    def forget_connections(self, number: int) -> None:
+        """Nobody has a place: no other worker gives way to it."""
+        with contextlib.suppress(OSError), self.connections() as shared:
+            _COUNT.pack_into(shared, _COUNT.size * number, 0)
+
     def _file(self, number: int) -> Path:
         return self._folder / f"{number}.json"
 
@@ -148,7 +153,8 @@ class WorkerPlace:
         self._lock = threading.Lock()
         self._complaints = LogOnce()
         self._connections = board.connections()
-        self.count_connections(0)
+        self._count = 1
+        board.forget_connections(number)  # those of whoever had it, until this one listens
         before = board.note(number)
         self.replaces_another = before is not None
         """Whether another process had the place before."""
@@ -295,15 +301,16 @@ class Worker:
             self._retry()
 
     def around(self, lifespan: Lifespan) -> Lifespan:
-        """A lifespan in which it takes its turns, and at whose end it writes down the last."""
+        """A lifespan in which it takes connections and its turns, the last one at its end."""
 
-        @asynccontextmanager
+        @contextlib.asynccontextmanager
         async def working(app: Any) -> AsyncIterator[None]:
             async with lifespan(app):
                 thread = SupervisedThread(
                     self._run, name="indexrelay-worker", wait=self._stopping.wait
                 )
                 thread.start()
+                self._place.count_connections(0)  # it listens from now on
                 try:
                     yield
                 finally:

@@ -218,6 +218,9 @@ class Workers:
         if len(ready) == len(self._children) and not self._were_ready:
             self._were_ready = True
             log.info("workers.ready", workers=len(ready))
+        for number, child in self._children.items():
+            if not child.running:
+                self._board.forget_connections(number)
         self._supervisor.look()
         return None
 
