@@ -109,9 +109,3 @@ class GateSettings(Table):
 
     function_seconds: Annotated[float, Field(gt=0)] = 60.0
     """How long each of them may take; what takes longer has failed."""
-
-    @property
-    def compares(self) -> bool:
-        """Whether every build has to be compared with the version that serves."""
-        limits = (self.min_overlap, self.max_norm_shift, self.max_centroid_shift)
-        return any(limit is not None for limit in limits)

@@ -171,7 +171,11 @@ class VectorIndex(Kind[VectorIndexParameters, VectorSearch]):
             if job.goal is Goal.IMPROVEMENT and job.previous is not None and passed:
                 previous = job.previous
                 yield judge("no_slower_ms", lambda: _no_slower(files, previous))
-            if passed and job.previous is not None and (job.gates.compares or not built.extends):
+            if (
+                passed
+                and job.previous is not None
+                and (_has_limits(job.gates) or not built.extends)
+            ):
                 from indexrelay.components.vector_index.comparison import comparison_gates
 
                 yield from comparison_gates(files, job.previous, job.gates)
@@ -238,6 +242,12 @@ def _base_generation(details: Mapping[str, Any]) -> int:
     """0 where an earlier release built the base."""
     found = details.get(BASE_GENERATION, 0)
     return found if isinstance(found, int) else 0
+
+
+def _has_limits(asked: GateSettings) -> bool:
+    """Whether every build has to be compared with the version that serves."""
+    limits = (asked.min_overlap, asked.max_norm_shift, asked.max_centroid_shift)
+    return any(limit is not None for limit in limits)
 
 
 _TIMED_QUERIES: Final = 100

@@ -1,33 +1,29 @@
-"""The gates that every component passes: what its version must show before it is released.
-
-First those of its bytes and its counts, then the kind's own, and last the functions that the
-component's table names (``[components.NAME.gates]``). They look at the files on disk, in handles of
-their own. A gate that raises has failed, and so has a `verify` that yields no check, and a function
-that gives nothing or takes too long: a version that was not checked is never released.
+"""The gates of a component's table: ``[components.NAME.gates]``.
 
 Before a build from scratch begins there has to be room for it (`check_room`): one that fills a disk
 after an hour has disturbed everybody on it for nothing. A build that continues the last version
 writes what changed, and is not asked.
+
+Beside the gates that every kind has stand how much a version grew, and last the functions of a
+user's own, which are asked about what a reader would serve. One that raises, gives nothing, or
+takes too long has failed.
 """
 
-import hashlib
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Final
 
 from indexrelay.components.errors import GateFunctionError
 from indexrelay.components.functions import OverdueError, TimedCalls, function_of
-from indexrelay.components.kind import Built, Job, Kind, Verdict
-from indexrelay.components.registry import checks_of, loads, served
+from indexrelay.components.kind import Job, Kind, Verdict
+from indexrelay.components.registry import served
 from indexrelay.components.served import Served
 from indexrelay.rebuilder.builds import NoRoomError
-from indexrelay.schemas import commands
 from indexrelay.schemas.diagnostics import describe_error
-from indexrelay.schemas.gates import FUNCTION, GROWTH, is_quality
-from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
+from indexrelay.schemas.gates import FUNCTION, GROWTH
+from indexrelay.schemas.versions import Check, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
 
 _FLOAT_BYTES: Final = 4
@@ -86,68 +82,7 @@ def left_in_container(group: Path) -> int | None:
     return max(int(most) - used, 1) if most.isdigit() else None
 
 
-def run_gates(
-    kind: Kind[Any, Served],
-    job: Job,
-    built: Built,
-    *,
-    files: Mapping[str, Path],
-    full: bool,
-    min_kept: float,
-    pool: Executor,
-) -> tuple[Check, ...]:
-    """Every check of one new version: of its bytes, its counts, those of its kind and of its table.
-
-    Args:
-        built: with its files by content (`BlobRef`).
-        files: the same files on disk.
-        full: somebody asked for a build from scratch, and wants every check again. Otherwise checks
-            of blobs that the previous version names hold for this one as well.
-        min_kept: the share of the previous version's entries that must still be there; 0: any
-            number will do.
-        pool: reads files back, several at once.
-    """
-    previous = job.previous.manifest if job.previous else None
-    known = {} if full or previous is None else _checks_of_blobs(previous)
-    blobs = {name: file for name, file in built.files.items() if isinstance(file, BlobRef)}
-
-    def read_back(name: str) -> Check:
-        blob = blobs[name]
-        return known.get(("bytes", blob.digest)) or _check_bytes(name, blob, files[name])
-
-    bytes_checks = pool.map(read_back, sorted(blobs))  # beside the gates of the kind
-    counts: list[Check] = []
-    if previous is not None:
-        counts.append(
-            _check_count(job.component, "entries", built.entries, previous.entries, min_kept)
-        )
-        counts.extend(
-            _check_count(job.component, what, built.counts[what], before, min_kept)
-            for what, before in previous.counts.items()
-            if what in built.counts  # a kind may come to count other things
-        )
-        if job.gates.max_growth is not None:
-            counts.append(_check_growth(built.entries, previous.entries, job.gates.max_growth))
-    of_kind = [*checks_of(kind, job, built, files)]
-    checks = [*bytes_checks, *counts, *of_kind]
-    if not any(_refuses(check, job) for check in checks):
-        loaded = loads(kind, files)
-        checks += [loaded] if loaded is not None else []
-        if job.gates.functions and (loaded is None or loaded.passed):
-            checks += _function_checks(kind, job, files)
-    if not job.gates.require_validation_pass:
-        checks = [
-            check.model_copy(update={"required": False}) if is_quality(check.name) else check
-            for check in checks
-        ]
-    return tuple(checks)
-
-
-def _refuses(check: Check, job: Job) -> bool:
-    return not check.passed and (job.gates.require_validation_pass or not is_quality(check.name))
-
-
-def _function_checks(
+def function_checks(
     kind: Kind[Any, Served], job: Job, files: Mapping[str, Path]
 ) -> Iterator[Check]:
     """One check for each function of a user's own, of what a reader would serve."""
@@ -199,48 +134,7 @@ def _asked(name: str, calls: TimedCalls, value: Served, job: Job) -> Verdict:
     return Verdict(passed=False, detail=f"it gave {given}, not a Verdict or whether it passes")
 
 
-def _checks_of_blobs(previous: VersionManifest) -> dict[tuple[str, str], Check]:
-    """Checks that concern only a blob hold for every version that names it."""
-    return {
-        (check.name, check.blob): check
-        for check in previous.checks
-        if check.blob is not None and check.passed
-    }
-
-
-def _check_bytes(name: str, blob: BlobRef, file: Path) -> Check:
-    """Read a file back: what is on disk must be what was hashed when it was written."""
-    started = time.perf_counter()
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    passed = digest == blob.digest
-    return Check(
-        name="bytes",
-        passed=passed,
-        detail="" if passed else f"{name} reads back as {digest}, not as {blob.digest}",
-        measured=file.stat().st_size,
-        seconds=time.perf_counter() - started,
-        blob=blob.digest,
-    )
-
-
-def _check_count(component: str, what: str, count: int, before: int, min_kept: float) -> Check:
-    """A collection that lost most of its entries, texts or payloads mostly has a broken source."""
-    kept = count / before if before else 1.0
-    passed = kept >= min_kept
-    return Check(
-        name="count_kept" if what == "entries" else f"{what}_kept",
-        passed=passed,
-        detail=""
-        if passed
-        else f"{count:,} {what} where the last version has {before:,}; "
-        f"if that is right: {commands.rebuild(component, force=True)}",
-        measured=kept,
-        limit=min_kept,
-    )
-
-
-def _check_growth(count: int, before: int, most: float) -> Check:
+def growth_check(count: int, before: int, most: float) -> Check:
     """A job that ran twice, or a source that gives everything under two ids, doubles an index."""
     grown = max(count - before, 0) / before if before else 0.0
     passed = grown <= most
