@@ -98,7 +98,8 @@ def attempt(
         workdir.mkdir()
         request = BuildRequest(
             component="thing",
-            definition=ComponentDefinition.of(kind, "tracks", **keys),
+            # Or it would not even begin.
+            definition=ComponentDefinition.of(kind, "tracks", gates={"min_free_disk": 0}, **keys),
             collections={"tracks": CollectionSettings(dimension=DIMENSION, metric=Metric.L2)},
             parents={},
             previous=None,
