@@ -19,6 +19,7 @@ from indexrelay.operations.monitor import Monitor
 from indexrelay.operations.notifications import Notice, Notifier
 from indexrelay.operations.observer import Observer
 from indexrelay.schemas.monitoring import NoticeKind
+from indexrelay.streams import Keys
 from indexrelay.testing import MakePipeline, Pipeline
 from tests.testing.test_pipeline import commit
 
@@ -127,6 +128,21 @@ def test_rebuilds_are_counted_from_the_start_and_the_share_that_succeeded_over_a
     pipeline.clock.advance(25 * 3600)
     assert ("rebuild_success_ratio",) not in values(looking)
     assert values(looking)["rebuild_total", "SUCCESS", "batch"] == 1
+
+
+def test_a_flood_of_results_is_read_in_parts_and_what_is_none_is_passed_over(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Keys(pipeline.settings.namespace).results
+    looking = observer(pipeline)
+    monkeypatch.setattr("indexrelay.operations.observer._BYTES", 20_000)
+    for _ in range(40):
+        pipeline.connection.commands.xadd(key, {b"event": b"x" * 1000})
+    commit(pipeline, "one")
+    pipeline.settle()
+    for _ in range(2):  # sixteen entries at a time, until the limit is passed
+        assert ("rebuild_success_ratio",) not in values(looking)
+    assert values(looking)["rebuild_success_ratio",] == 1
 
 
 def test_freshness_is_the_age_of_the_oldest_commit_that_a_reader_lacks(pipeline: Pipeline) -> None:

@@ -55,10 +55,13 @@ WINDOW: Final = timedelta(hours=24)
 """What the success rate is of."""
 _WINDOW_RESULTS: Final = 10_000
 """Results of it that are remembered: as many as their stream holds."""
+_ENTRY_BYTES: Final = 410
+"""What an entry takes besides."""
 _COUNT: Final = 16
 """Entries of the stream that one call reads: 16 MiB at most of what rebuilders write."""
-_CALLS: Final = 700
-"""Calls of one look: enough for a full stream, and an end where somebody writes without one."""
+_BYTES: Final = 64 * 1024 * 1024
+"""Of results that one look reads: four times what their stream holds, and an end where somebody
+writes without one. The next look goes on from there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +179,7 @@ class Observer:
             if name in facts.definitions and built.outcome is BuildOutcome.REBUILT
         }
         for what, why in self._failed.new(failed).items():
-            _log.warning("monitoring.partly_blind", what=what, error=why)
+            _log.warning("monitoring.incomplete", what=what, error=why)
         return Observation(
             facts=facts,
             verdict=judge(facts),
@@ -208,17 +211,20 @@ class ResultHistory:
             IndexRelayError, OSError: it cannot be reached at all.
         """
         commands = self._connection().commands
-        for _ in range(_CALLS):
+        read = 0
+        while read < _BYTES:
             # A rebuilder's user of Redis may read on here, and may not go through a range.
             reply: Any = commands.xread({self._key: self._after}, count=_COUNT)
             entries = entries_in(reply)
             for delivery in deliveries_of(entries):
                 self._after = delivery.entry_id
-                if delivery.raw is not None and len(delivery.raw) <= MAX_EVENT_BYTES:
+                size = len(delivery.raw or b"")
+                read += size + _ENTRY_BYTES
+                if delivery.raw is not None and size <= MAX_EVENT_BYTES:
                     yield from _result_in(delivery.raw)
             if len(entries) < _COUNT:
-                break
-        self.has_read = True
+                self.has_read = True
+                return
 
 
 def _result_in(raw: bytes) -> Iterator[RebuildResult]:
