@@ -17,7 +17,7 @@ import structlog
 from indexrelay.console import main as command_line
 from indexrelay.console.commands import COMMANDS, load
 
-NEVER_END = {"demo", "up", "rebuilder", "reader"}
+NEVER_END = {"demo", "up", "operator", "rebuilder", "reader"}
 """Only their help is asked for here."""
 NAMELESS = "nobodyé✓"
 TERMINALS = [("ascii", "20"), ("latin-1", "80"), ("cp1252", "10"), ("utf-8", "200")]
