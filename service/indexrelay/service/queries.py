@@ -360,8 +360,10 @@ class Queries:
 
         Raises what reading the question does.
         """
+        if ask.words is None or component not in self._reloader.settings.components:
+            return None
         state = self._reloader.state.components.get(component)
-        if ask.words is None or state is None or state.error is None:
+        if state is None or state.error is None:
             return None
         by_words = ask.words(ask.read()[0])
         if by_words is None:
