@@ -1,6 +1,6 @@
 """Clients write and search for long, while instances and the rebuilder are killed.
 
-``python -m faults.soak --minutes 60``: clients with sessions, one writer in four requests, come to
+``python -m faults.soak --minutes 60``: clients with sessions, one write in four requests, come to
 three instances of a reader service, while releases are made and reloaded. Again and again one of
 the processes is killed with SIGKILL, and started again when the others have served alone for a
 while; one instance is never killed, so that its memory over time shows whether anything grows. The
@@ -57,6 +57,8 @@ class Soak:
         kill_at = began + self.kill_seconds
         while not visitors.are_gone:
             now = time.monotonic()
+            if ended := self.there.ended():
+                raise RuntimeError(f"ended, and nobody killed them: {', '.join(ended)}")
             for name in self.there.names:
                 seen = self.memory.setdefault(name, [])
                 seen.append((round(now - began, 1), self.there.memory(name)))

@@ -28,7 +28,7 @@ from indexrelay.service.client import Client, ReaderError
 from measuring.crowd import COLLECTION, COMPONENT, Written, text_of, vector_of
 
 ENTRIES = 200
-"""Of one client, at most: with all of them written once, others take their places."""
+"""Of one client, at most: one that has written all of them writes some again."""
 _DRAWS = 2**40
 _AGAIN_SECONDS = 0.5
 _numbers = itertools.count(1)

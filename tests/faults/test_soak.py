@@ -1,5 +1,6 @@
 """What a soak says of memory over time."""
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import cast
 
@@ -12,7 +13,7 @@ MINUTES = 60
 MEGABYTE = 1_000_000
 
 
-def soak_of(megabytes_at_minute: "list[float]") -> Soak:
+def soak_of(megabytes_at_minute: Sequence[float]) -> Soak:
     there = cast("Instances", SimpleNamespace(names=(KEPT,)))
     soak = Soak(there, seconds=60.0 * MINUTES, kill_seconds=30, seed=1)
     soak.memory[KEPT] = [
