@@ -1,6 +1,7 @@
 """``indexrelay schedule`` and the operator's role, on a catalog of their own."""
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -197,8 +198,10 @@ def test_an_operator_makes_up_for_what_was_missed_and_ends_at_a_signal(config: P
             cwd=config.parent,
         )
         try:
+            pause = threading.Event()
             while len(requests := catalog.inbox.open_requests()) < 2:
                 assert operator.poll() is None, (config.parent / "said").read_text()
+                pause.wait(0.05)  # the operator needs the processors, too
         finally:
             operator.terminate()
         assert operator.wait(20) == 0
