@@ -417,6 +417,18 @@ def test_without_canaries_two_of_four_take_a_release_back(voters: Fleet) -> None
     assert not voters.decide()
 
 
+def test_what_has_nothing_to_go_back_to_stays(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path, enable_rollback=True)
+    try:
+        for label in LABELS:
+            fleet.start(label, memory_budget_bytes=1)
+        fleet.commit()
+        assert not fleet.decide()
+        assert fleet.release().number == 1
+    finally:
+        fleet.close()
+
+
 def test_all_processes_under_one_label_have_one_vote(voters: Fleet) -> None:
     voters.commit()
     voters.look()

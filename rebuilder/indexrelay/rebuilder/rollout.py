@@ -44,6 +44,8 @@ from indexrelay.storage.artifacts import (
     ArtifactStore,
     BlobCorruptError,
     BlobMissingError,
+    GroupTornError,
+    ReleaseNotWholeError,
     VersionUnreadableError,
 )
 from indexrelay.storage.audit import AuditAction, AuditLog
@@ -335,7 +337,11 @@ class Rollout:
             if target is None:
                 missing[name] = why
                 continue
-            taken = self._go_back(release, name, target, why)
+            try:
+                taken = self._go_back(release, name, target, why)
+            except (GroupTornError, ReleaseNotWholeError) as error:
+                missing[name] = f"{why}; {error}"
+                continue
             if taken is not None:
                 return taken  # the next look takes back what is left
         for name, why in self._complaints.new(missing).items():

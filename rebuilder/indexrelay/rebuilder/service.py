@@ -41,7 +41,8 @@ from indexrelay.rebuilder.results import Completer
 from indexrelay.rebuilder.rollout import Rollout, choose_canaries, labels_of
 from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases, Scheduler
 from indexrelay.schemas.clock import Background, Clock, SupervisedThread, SystemClock
-from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.messages import (
     ComponentResult,
     LockWait,
@@ -206,6 +207,7 @@ class Rebuilder:
             clock=clock,
         )
         self._canary_readers = settings.releases.canary_readers
+        self._undecided = LogOnce()
         self._rollout = Rollout(
             settings, store=store, announcer=announcer, audit=audit, by=source, clock=clock
         )
@@ -589,9 +591,14 @@ class Rebuilder:
         waited = self._rollout.waits
         try:
             decided = self.decide_on_release()
-        except (RedisError, ArtifactError, OSError) as error:
-            _log.debug("release.undecided", error=str(error))
+        except RedisError as error:
+            _log.debug("readers.unknown", error=str(error))
             return
+        except (IndexRelayError, OSError) as error:
+            for text in self._undecided.new({"release": str(error)}).values():
+                _log.warning("release.undecided", error=text)
+            return
+        self._undecided.new({})
         if decided or (waited and not self._rollout.waits):
             self._signal()
 
