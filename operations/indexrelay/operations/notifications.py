@@ -29,7 +29,7 @@ from indexrelay.operations.observer import Observation
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Background, Clock, backoff_seconds
 from indexrelay.schemas.diagnostics import without_secrets
-from indexrelay.schemas.errors import MissingExtraError, require
+from indexrelay.schemas.errors import IndexRelayError, MissingExtraError, require
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildOutcome, ComponentResult, RebuildResult, RebuildStatus
 from indexrelay.schemas.monitoring import NoticeKind, NotificationSettings, NotificationTarget
@@ -185,7 +185,7 @@ Opener: TypeAlias = Callable[[str, NotificationTarget], Send]
 """Makes that of a target, by its name."""
 
 
-class TargetUnusableError(ValueError):
+class TargetUnusableError(IndexRelayError):
     """Raised when a target's URL is one that apprise does not understand."""
 
     def __init__(self, target: str) -> None:
