@@ -9,11 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from indexrelay.operations.backups import Backups
     from indexrelay.operations.service import Duty, DutyResources, OperatorService
 
-__all__ = ["Duty", "DutyResources", "OperatorService"]
+__all__ = ["Backups", "Duty", "DutyResources", "OperatorService"]
 
-_HOMES = {"Duty": "service", "DutyResources": "service", "OperatorService": "service"}
+_HOMES = {
+    "Backups": "backups",
+    "Duty": "service",
+    "DutyResources": "service",
+    "OperatorService": "service",
+}
 
 if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
 
