@@ -240,6 +240,44 @@ def test_an_alert_whose_metric_is_not_known_any_more_is_gone_and_no_recovery() -
     evaluator.evaluate([Sample("indexrelay_index_recall", (("component", "songs"),), 0.1)], at=0)
     found = evaluator.evaluate([], at=60)
     assert (found.active, found.ended) == ((), ())
+    # Another component's value says nothing of it; once it is known again, that is no second one.
+    other = Sample("indexrelay_index_recall", (("component", "lines"),), 0.95)
+    assert evaluator.evaluate([other], at=120).ended == ()
+    low, well = (
+        Sample("indexrelay_index_recall", (("component", "songs"),), each) for each in (0.1, 0.95)
+    )
+    found = evaluator.evaluate([low], at=180)
+    assert (len(found.active), found.began) == (1, ())
+    assert evaluator.evaluate([], at=240).ended == ()
+    assert [each.rule.name for each in evaluator.evaluate([well], at=300).ended] == ["RecallLow"]
+
+
+def test_the_last_problem_is_over_once_all_could_be_read_and_the_judge_finds_none() -> None:
+    evaluator = Evaluator(rules(LIMITS))
+    labels = series(("code", "redis_full"), ("severity", "critical"))
+    for at in (0, 60):
+        evaluator.evaluate([Sample("indexrelay_verdict_problems", labels, 1)], at)
+    assert evaluator.evaluate([], at=120, complete=False).ended == ()
+    found = evaluator.evaluate([], at=180).ended
+    assert [(each.rule.name, dict(each.labels)["code"]) for each in found] == [
+        ("ProblemCritical", "redis_full")
+    ]
+    assert evaluator.evaluate([], at=240).ended == ()
+
+
+def test_a_component_that_gave_up_before_the_limit_of_failures_raises_an_alert() -> None:
+    evaluator = Evaluator(rules(LIMITS))
+    samples = [
+        Sample("indexrelay_rebuild_consecutive_failures", series(("component", "songs")), 2),
+        Sample(
+            "indexrelay_verdict_problems",
+            series(("code", "component_failed"), ("severity", "warning")),
+            1,
+        ),
+    ]
+    for at in (0, 900):
+        found = evaluator.evaluate(samples, at).firing
+    assert [each.rule.name for each in found] == ["ProblemWarning"]
 
 
 def test_a_comparison_of_an_age_and_of_other_values_is_written_as_prometheus_reads_it() -> None:

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy.exc import OperationalError
 
 from indexrelay.operations.metrics import METRICS, samples_of
 from indexrelay.operations.monitor import Monitor
 from indexrelay.operations.notifications import Notice, Notifier
 from indexrelay.operations.observer import Observer
-from indexrelay.schemas.monitoring import NoticeKind
+from indexrelay.schemas.monitoring import AlertSettings, NoticeKind
 from indexrelay.streams import Keys
 from indexrelay.testing import MakePipeline, Pipeline
 from tests.testing.test_pipeline import commit
@@ -315,3 +316,37 @@ def test_the_newest_backup_is_known_by_its_name(pipeline: Pipeline) -> None:
             parents=True
         )
     assert values(looking)[name,] == datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()
+
+
+def test_what_the_catalog_holds_is_absent_while_it_is_away_and_nobody_is_told_it_were_over(
+    pipeline: Pipeline, make_monitor: MakeMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor = make_monitor(alerts=AlertSettings(consecutive_failures=1))
+    told: Any = monitor._notifier
+    commit(pipeline, "one")
+    pipeline.settle()
+    pipeline.reader("a")
+    pipeline.fail_build("cache")
+    commit(pipeline, "two")
+    pipeline.settle()
+    monitor.turn()
+    assert NoticeKind.FAILURE in [kind for kind, _ in told.take()]
+    with monkeypatch.context() as away:
+
+        def fails(*_: object) -> int:
+            raise OperationalError("SELECT", {}, Exception("no such server"))
+
+        away.setattr(type(pipeline.catalog.dead_letters), "count", fails)
+        monitor.turn()
+    page = asked(monitor, "/metrics")[1]
+    assert 'code="catalog_unreadable"' in page
+    for name in ("rebuild_consecutive_failures", "dead_letters", "freshness_seconds"):
+        assert not re.search(f"^indexrelay_{name}[ {{]", page, re.MULTILINE), name
+    assert told.take() == []
+    monitor.turn()
+    assert told.take() == []
+    pipeline.heal_build("cache")
+    commit(pipeline, "three")
+    pipeline.settle()
+    monitor.turn()
+    assert {kind for kind, _ in told.take()} == {NoticeKind.RECOVERY}

@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
 from indexrelay.health.status import Code, Problem, Severity
-from indexrelay.operations.metrics import METRICS, Labels, Sample
+from indexrelay.operations.metrics import METRICS, PROBLEMS, Labels, Sample
 from indexrelay.schemas import commands
 from indexrelay.schemas.monitoring import AlertName, AlertSettings
 
@@ -61,14 +61,21 @@ class Comparison:
 
     def holding(self, samples: Iterable[Sample], at: float) -> dict[Labels, float]:
         """The series that compare so, by their labels, with the value that was compared."""
-        greatest: dict[Labels, float] = {}
+        values = {
+            labels: at - value if self.age else value
+            for labels, value in self.series(samples).items()
+        }
+        holds = _COMPARED[self.compared]
+        return {labels: value for labels, value in values.items() if holds(value, self.limit)}
+
+    def series(self, samples: Iterable[Sample]) -> dict[Labels, float]:
+        """The series that are compared, by their labels, each with its value over all processes."""
+        found: dict[Labels, float] = {}
         for sample in samples:
             if sample.name == self.metric and self._selects(dict(sample.labels)):
                 kept = tuple(each for each in sample.labels if each[0] not in _OF_A_PROCESS)
-                greatest[kept] = max(sample.value, greatest.get(kept, sample.value))
-        values = {labels: at - value if self.age else value for labels, value in greatest.items()}
-        holds = _COMPARED[self.compared]
-        return {labels: value for labels, value in values.items() if holds(value, self.limit)}
+                found[kept] = max(sample.value, found.get(kept, sample.value))
+        return found
 
     def _selects(self, labels: Mapping[str, str]) -> bool:
         if self.other_than is not None and labels.get(self.other_than[0]) in self.other_than[1]:
@@ -106,6 +113,14 @@ class Rule:
             }
         return first
 
+    def is_known(self, labels: Labels, samples: Sequence[Sample]) -> bool:
+        """Whether everything that it compares for an alert with these labels is known."""
+        first, *others = (each.series(samples) for each in self.conditions)
+        component = dict(labels).get("component")
+        return any(set(each) <= set(labels) for each in first) and all(
+            any(dict(each).get("component") == component for each in other) for other in others
+        )
+
 
 def rules(limits: AlertSettings) -> tuple[Rule, ...]:
     """Every rule that the settings leave on, with their limits."""
@@ -114,7 +129,6 @@ def rules(limits: AlertSettings) -> tuple[Rule, ...]:
 
 _RULED: Final = (
     Code.BACKUP_OVERDUE,
-    Code.COMPONENT_FAILED,
     Code.DEAD_LETTERS,
     Code.READER_BEHIND,
     Code.READER_LOAD_FAILED,
@@ -246,7 +260,7 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
         name="BackupOld",
         conditions=(
             _over(
-                "indexrelay_verdict_problems",
+                PROBLEMS,
                 0,
                 ("code", str(Code.BACKUP_OVERDUE)),
                 ("severity", str(Severity.WARNING)),
@@ -267,7 +281,7 @@ def _of_problems(name: AlertName, severity: Severity, *, for_seconds: int) -> Ru
         name=name,
         conditions=(
             Comparison(
-                metric="indexrelay_verdict_problems",
+                metric=PROBLEMS,
                 compared=">",
                 limit=0,
                 where=(("severity", str(severity)),),
@@ -350,9 +364,9 @@ class Evaluation:
 
     active: tuple[Alert, ...] = ()
     began: tuple[Alert, ...] = ()
-    """Those that fire since this look."""
+    """Those that fire, and did not when all that they compare was known last."""
     ended: tuple[Alert, ...] = ()
-    """Those that fired until the look before, and whose metric is still known."""
+    """Those that fired when all that they compare was known last, and hold no more."""
 
     @property
     def firing(self) -> tuple[Alert, ...]:
@@ -366,28 +380,32 @@ class Evaluator:
     def __init__(self, decided: Sequence[Rule]) -> None:
         self._rules = decided
         self._active: dict[tuple[str, Labels], Alert] = {}
+        self._told: dict[tuple[str, Labels], Alert] = {}
+        """Those that began, and did not end yet; some are not known now."""
 
-    def evaluate(self, samples: Iterable[Sample], at: float) -> Evaluation:
-        """The alerts at ``at``, Unix time, by everything that was known then."""
+    def evaluate(
+        self, samples: Iterable[Sample], at: float, *, complete: bool = True
+    ) -> Evaluation:
+        """The alerts at ``at``, Unix time, by everything that was known then.
+
+        Args:
+            complete: whether everything could be read, so that a problem that the judge does not
+                find is over.
+        """
         known = list(samples)
-        names = {each.name for each in known}
-        before = self._active
         now = {each.key: each for rule in self._rules for each in self._alerts(rule, known, at)}
         self._active = now
+        ended = {
+            key: each
+            for key, each in self._told.items()
+            if key not in now and _is_over(each, known, complete=complete)
+        }
+        began = {key: each for key, each in now.items() if _fired(each) and key not in self._told}
+        self._told = {key: each for key, each in (self._told | began).items() if key not in ended}
         return Evaluation(
             active=tuple(now.values()),
-            began=tuple(
-                each
-                for key, each in now.items()
-                if each.state is AlertState.FIRING and not _fired(before.get(key))
-            ),
-            ended=tuple(
-                each
-                for key, each in before.items()
-                if _fired(each)
-                and key not in now
-                and all(part.metric in names for part in each.rule.conditions)
-            ),
+            began=tuple(began.values()),
+            ended=tuple(ended.values()),
         )
 
     def _alerts(self, rule: Rule, samples: Sequence[Sample], at: float) -> Iterator[Alert]:
@@ -403,6 +421,13 @@ class Evaluator:
                 since=since,
                 value=value,
             )
+
+
+def _is_over(alert: Alert, known: Sequence[Sample], *, complete: bool) -> bool:
+    """Whether an alert that does not hold has ended: what it compares is known."""
+    if any(part.metric == PROBLEMS for part in alert.rule.conditions):
+        return complete  # only problems that there are have series
+    return alert.rule.is_known(alert.labels, known)
 
 
 def _fired(alert: Alert | None) -> bool:

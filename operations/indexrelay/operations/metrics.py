@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, Literal, TypeAlias
 
+from indexrelay.health.facts import Area
 from indexrelay.health.status import Condition, Severity
 from indexrelay.operations.observer import (
     DURATION_BUCKETS,
@@ -33,6 +34,8 @@ except ModuleNotFoundError as error:
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 RECALL_CHECK: Final = "recall_at_10"
 """The gate whose figure is the recall of an index."""
+PROBLEMS: Final = "indexrelay_verdict_problems"
+"""The metric that has series only for what is not well."""
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 """Names and values, in the order of the metric's labels."""
 
@@ -172,7 +175,7 @@ METRICS: Final = _listed(
         text="The newest release in the artifacts.",
     ),
     Metric(
-        name="indexrelay_verdict_problems",
+        name=PROBLEMS,
         kind="gauge",
         labels=("code", "severity"),
         text="What is not well, by the judge of `status`.",
@@ -219,14 +222,16 @@ def samples_of(seen: Observation) -> Iterator[Sample]:
 
 
 def _of_components(seen: Observation) -> Iterator[Sample]:
+    unknown = seen.facts.unknown
     for name, health in seen.verdict.components.items():
         label = ("component", name)
-        for condition in Condition:
+        for condition in () if {Area.CATALOG, Area.ARTIFACTS} & unknown.keys() else Condition:
             labels = (label, ("condition", str(condition)))
             here = float(health.condition is condition)
             yield Sample("indexrelay_index_condition", labels, here)
         of = (label,)
-        yield Sample("indexrelay_rebuild_consecutive_failures", of, health.failures)
+        if Area.CATALOG not in unknown:
+            yield Sample("indexrelay_rebuild_consecutive_failures", of, health.failures)
         if health.tombstones is not None:
             yield Sample("indexrelay_index_tombstone_ratio", of, health.tombstones.share)
     for name, built in seen.builds.items():
@@ -254,7 +259,8 @@ def _of_releases(seen: Observation) -> Iterator[Sample]:
         for check in manifest.checks:
             if check.name == RECALL_CHECK and check.measured is not None:
                 yield Sample("indexrelay_index_recall", of, check.measured)
-    yield Sample("indexrelay_latest_release", (), seen.verdict.release)
+    if Area.ARTIFACTS not in seen.facts.unknown:
+        yield Sample("indexrelay_latest_release", (), seen.verdict.release)
 
 
 def _of_processes(seen: Observation) -> Iterator[Sample]:
@@ -268,14 +274,15 @@ def _of_processes(seen: Observation) -> Iterator[Sample]:
         yield Sample("indexrelay_rebuilders", (), len(seen.verdict.rebuilders))
         backlog = sum(each.count for each in redis.untaken)
         yield Sample("indexrelay_events_backlog", (), backlog)
-    yield Sample("indexrelay_dead_letters", (), seen.verdict.dead_letters)
+    if Area.CATALOG not in seen.facts.unknown:
+        yield Sample("indexrelay_dead_letters", (), seen.verdict.dead_letters)
     counts: dict[tuple[str, Severity], int] = {}
     for problem in seen.verdict.problems:
         found = (str(problem.code), problem.severity)
         counts[found] = counts.get(found, 0) + 1
     for (code, severity), count in sorted(counts.items()):
         labels = (("code", code), ("severity", str(severity)))
-        yield Sample("indexrelay_verdict_problems", labels, count)
+        yield Sample(PROBLEMS, labels, count)
 
 
 def _of_places(seen: Observation) -> Iterator[Sample]:

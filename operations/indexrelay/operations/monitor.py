@@ -62,7 +62,9 @@ class Looker:
     def look(self) -> Look:
         """Look once; never raises for what cannot be read."""
         seen = self._observer.look()
-        found = self._evaluator.evaluate(samples_of(seen), seen.at.timestamp())
+        found = self._evaluator.evaluate(
+            samples_of(seen), seen.at.timestamp(), complete=not seen.facts.unknown
+        )
         return Look(seen=seen, evaluation=found)
 
 

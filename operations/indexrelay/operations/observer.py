@@ -159,7 +159,8 @@ class Observer:
         except (RedisError, IndexRelayError, OSError) as error:
             failed["results"] = str(error)
         try:
-            freshness = dict(_freshness(facts, self._catalog.collections.committed_after))
+            if not facts.unknown:  # else what is committed, or served, is not all known
+                freshness = dict(_freshness(facts, self._catalog.collections.committed_after))
         except (SQLAlchemyError, IndexRelayError) as error:
             failed["freshness"] = str(error)
         places = {"artifacts": self._settings.artifacts_dir, "data": self._settings.data_dir}
