@@ -24,7 +24,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from indexrelay.components.vector_index.index_search import search_parameters
+from indexrelay.components.vector_index.index_search import openmp_threads, search_parameters
 from indexrelay.components.vector_index.version import BASE
 from indexrelay.producers import Batch
 from indexrelay.producers.changes import ChangeSender
@@ -255,11 +255,11 @@ class OneLock:
         self._lock = threading.RLock()
 
     def search(self, query: Vectors) -> None:
-        with self._lock:
+        with self._lock, openmp_threads(1):
             self._index.search(query[None, :], 10, params=self._parameters)
 
     def write(self, vector: Vectors) -> None:
-        with self._lock:
+        with self._lock, openmp_threads(1):
             self._index.add(vector[None, :])
             faiss.write_index(self._index, str(self._file))
 
@@ -306,7 +306,6 @@ def mixture(
     """Nine searches and a write, again and again."""
 
     def turn() -> float:
-        faiss.omp_set_num_threads(1)
         began = time.perf_counter()
         for number in range(operations):
             if number % 10:

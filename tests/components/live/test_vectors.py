@@ -1,11 +1,14 @@
 """A version with changes over it answers as a brute-force model of all of them does."""
 
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -339,3 +342,64 @@ def test_rows_that_a_release_covers_are_dropped_with_those_that_died(bench: Benc
     assert kept.floor == COVERS + 5
     assert rows.above(COVERS + 11).ids == []
     assert rows.above(COVERS + 20).view.generation == COVERS + 20
+
+
+def test_no_question_starts_threads_where_openmp_may_have_several(tmp_path: Path) -> None:
+    draw = np.random.default_rng(8)
+    vectors = draw.standard_normal((800, 16)).astype(np.float32)
+    names = [f"e{number}" for number in range(len(vectors))]
+    payload = json.dumps({"genre": "jazz"})
+    version = make_snapshot(
+        vectors[:300], ids=names[:300], payloads=[payload] * 300, metric=Metric.L2
+    )
+    parameters = VectorIndexParameters(index="HNSW8", filterable={"genre": "keyword"})
+    done = run(VectorIndex(parameters), make_job(tmp_path, version))
+    rows = LiveRows(epoch="e", floor=COVERS, dimension=16, metric=Metric.L2)
+    later = Entries(
+        ids=names[250:], vectors=vectors[250:], texts=[None] * 550, payloads=[payload] * 550
+    )
+    rows.append([Changes(upserts=later, deletes=["e3"])], COVERS + 1)
+    released = ReleasedVectors(
+        VectorSearch(done.files), COVERS, min_recall=0.5, sizes=CodeSizes(first=100, step=50)
+    )
+    assert released.index_rows(rows.view)
+    served, query = released.with_changes(rows.view), vectors[700]
+    assert served.searched_by != "scan"
+    questions: dict[str, Callable[[], Any]] = {
+        "nearest": lambda: served.search(query),
+        "more than by codes": lambda: served.search(query, k=600),
+        "filter": lambda: served.search(query, filter={"genre": "jazz"}),
+        "without": lambda: served.search(query, without=["e700"]),
+        "groups": lambda: served.search(query, group_by="genre"),
+        "diversity": lambda: served.search(query, diversity=0.5),
+        "by id": lambda: served.search_by_id("e5"),
+        "like": lambda: served.search_like(["e5", "e700"], ["e6"]),
+        "many": lambda: served.search_many(vectors[:40]),
+        "many with a filter": lambda: served.search_many(vectors[:40], filter={"genre": "jazz"}),
+        "neighbours": lambda: served.neighbours(names[:2] + names[700:]),
+        "arrays": lambda: served.search_arrays(vectors[:40]),
+        "scores": lambda: served.scores_of(query, names),
+    }
+    teams = {name: team_of(ask) for name, ask in questions.items()}
+    assert teams == dict.fromkeys(questions, 0)
+    flat = faiss.IndexFlatL2(16)
+    flat.add(vectors)
+    assert team_of(lambda: flat.search(vectors, 5)) == 2
+
+
+def team_of(ask: Callable[[], object]) -> int:
+    """How many threads a call starts besides Python's, on a thread that may have two more."""
+
+    def threads() -> set[int]:
+        own = {each.native_id for each in threading.enumerate()}
+        return {int(each.name) for each in Path("/proc/self/task").iterdir()} - own
+
+    def counted() -> int:
+        faiss.omp_set_num_threads(3)
+        before = threads()
+        ask()
+        assert faiss.omp_get_max_threads() == 3
+        return len(threads() - before)
+
+    with ThreadPoolExecutor(1) as fresh:
+        return fresh.submit(counted).result()

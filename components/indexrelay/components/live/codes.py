@@ -247,9 +247,10 @@ def grow_codes(rows: LiveRows, placed: int, sizes: CodeSizes) -> bool:
 
 
 class Comparison:
-    """Compares one vector with many, by FAISS's functions for one thread.
+    """Compares one vector with many, on the caller's thread alone.
 
-    NumPy's product takes threads, which spin while they wait for each other.
+    NumPy's product takes threads, which spin while they wait for each other. So do FAISS's
+    functions that take places, even for one query, where OpenMP may have more than one.
     """
 
     def __init__(self, dimension: int, metric: Metric) -> None:
@@ -260,8 +261,9 @@ class Comparison:
         self.pointer = faiss.swig_ptr
         self._all = faiss.fvec_L2sqr_ny if self.is_l2 else faiss.fvec_inner_products_ny
         by_place = faiss.fvec_L2sqr_by_idx if self.is_l2 else faiss.fvec_inner_products_by_idx
-        self.by_place = by_place
-        """As FAISS has it: (result, query, vectors, places, dimension, 1, count)."""
+        self._by_place = by_place
+        self._threads = faiss.omp_get_max_threads
+        self._set_threads = faiss.omp_set_num_threads
 
     def with_all(self, query: Vectors, vectors: Any, count: int) -> NDArray[np.float32]:
         """What FAISS measures for each of ``count`` vectors: a product, or a squared distance.
@@ -273,19 +275,28 @@ class Comparison:
         self._all(pointer(found), pointer(query), vectors, self.dimension, count)
         return found
 
+    def at_places(self, found: Any, query: Any, vectors: Any, places: Any, count: int) -> None:
+        """As `with_all`, for the vectors at ``count`` places (int64); all are what `pointer` makes.
+
+        ``found`` gets what was measured.
+        """
+        # As `openmp_threads` does; its context would cost more than the shortest comparisons.
+        threads = self._threads()
+        if threads != 1:
+            self._set_threads(1)
+        try:
+            self._by_place(found, query, vectors, places, self.dimension, 1, count)
+        finally:
+            if threads != 1:
+                self._set_threads(threads)
+
     def with_some(self, query: Vectors, rows: LiveRows, some: Rows) -> NDArray[np.float32]:
         """The score of each of some rows that are entries."""
         places = rows.places[some].astype(np.int64)
         found = np.empty(len(places), dtype=np.float32)
         pointer = self.pointer
-        self.by_place(
-            pointer(found),
-            pointer(query),
-            pointer(rows.vectors),
-            pointer(places),
-            self.dimension,
-            1,
-            len(places),
+        self.at_places(
+            pointer(found), pointer(query), pointer(rows.vectors), pointer(places), len(places)
         )
         return as_scores(found, self.metric)
 
@@ -428,8 +439,8 @@ class LiveNeighbours:
             if candidates > self._most:
                 return None
         far = answer.far
-        comparison.by_place(
-            answer.far_at, query_at, self._vectors_at, answer.places_at, dimension, 1, len(places)
+        comparison.at_places(
+            answer.far_at, query_at, self._vectors_at, answer.places_at, len(places)
         )
         if gone is not None:
             far[gone] = self._farthest
