@@ -1,8 +1,11 @@
 """A backup is made of one moment, and everything comes back from it, or nothing changes."""
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import stat
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from indexrelay.operations.backups import (
     generate_identity,
 )
 from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.versions import BlobRef
 from indexrelay.storage.artifacts import Collected
 from indexrelay.storage.errors import (
     BackupsBusyError,
@@ -150,7 +154,15 @@ def test_without_the_right_key_an_encrypted_backup_stays_closed(
     commit(pipeline, "first", range(5))
     pipeline.settle()
     backups = backups_of(pipeline)
-    backup = backups.create().backup
+    seen: list[bytes] = []
+
+    def look(done: int, total: int) -> None:
+        files = everything_in(backups.folder.path)
+        seen.extend(name.encode() + content for name, content in files.items())
+
+    backup = backups.create(progress=look).backup
+    assert seen
+    assert b"SQLite" not in b"".join(seen), "the catalog is in the folder in plain text"
     assert b"similar" not in backup.path.read_bytes()
     with pytest.raises(BackupKeyError, match="name its private key: --identity FILE"):
         backups.restore(backup.id)
@@ -178,13 +190,52 @@ def test_no_private_key_is_in_an_error_about_its_file(tmp_path: Path, install: I
     assert caught.value.__cause__ is None
 
 
-def collect_all(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Collected:
-    """Collect garbage as if all files but the pins were two hours old."""
+@pytest.mark.parametrize("damage", ["a view", "another generation"])
+def test_a_backup_whose_catalog_cannot_be_taken_over_is_found_when_it_is_verified(
+    install: Install, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    pipeline = install()
+    commit(pipeline, "first", range(5))
+    pipeline.settle()
+    write_copy = pipeline.catalog.write_copy
+
+    def damaged(file: Path) -> None:
+        write_copy(file)
+        if damage == "a view":
+            with contextlib.closing(sqlite3.connect(file)) as copy, copy:
+                copy.execute("CREATE VIEW more AS SELECT * FROM indexrelay_entries")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.catalog, "write_copy", damaged)
+        if damage == "another generation":
+            patch.setattr(
+                "indexrelay.operations.backups.backups.generations_in", lambda _: {"tracks": 9}
+            )
+        backup = backups_of(pipeline).create().backup
+    wipe(pipeline)
+
+    pipeline = install()
+    backups = backups_of(pipeline)
+    before = everything_in(pipeline.settings.artifacts_dir)
+    reason = "it has a view" if damage == "a view" else "at other generations"
+    with pytest.raises(BackupCorruptError, match=reason):
+        backups.verify(backup.id)
+    with pytest.raises(BackupCorruptError, match=reason):
+        backups.restore(backup.id, with_catalog=True)
+    assert everything_in(pipeline.settings.artifacts_dir) == before
+    assert backups.restore(backup.id).release.number == 2  # without it
+
+
+def collect_all(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, fresh: Collection[str] = ()
+) -> Collected:
+    """Collect garbage as if all files were two hours old, but what a backup touches meanwhile, and
+    those of these names."""
     lstat = Path.lstat
 
     def aged(path: Path) -> os.stat_result:
         found = lstat(path)
-        if path.suffix == ".pin":
+        if path.suffix == ".pin" or path.name.endswith("-catalog.tmp") or path.name in fresh:
             return found
         return os.stat_result((*found[:9], found.st_ctime - 7200), {"st_ctime": 0.0})
 
@@ -229,6 +280,56 @@ def test_what_is_committed_built_and_collected_meanwhile_leaves_a_backup_of_one_
     assert blobs_of(pipeline) == blobs
     assert answers(pipeline) == found
     assert pipeline.catalog.collections.get("tracks").count == 30
+
+
+def test_a_restore_that_reads_for_hours_keeps_what_it_has_read(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = install()
+    commit(pipeline, "first", range(30))
+    pipeline.settle()
+    blobs = blobs_of(pipeline)
+    backups = backups_of(pipeline)
+    backup = backups.create().backup
+    utime, touched, collected = os.utime, set[str](), []
+
+    def touch(path: Path) -> None:
+        utime(path)
+        touched.add(path.name)
+
+    def meanwhile(done: int, total: int) -> None:
+        if touched:
+            collected.append(collect_all(pipeline, monkeypatch, touched).staged)
+        pipeline.clock.advance(3600)
+
+    monkeypatch.setattr(os, "utime", touch)
+    backups.restore(backup.id, progress=meanwhile)
+    assert len(collected) > 1
+    assert blobs_of(pipeline) == blobs
+
+
+def test_blobs_are_pinned_again_when_the_catalog_took_long(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = install()
+    commit(pipeline, "first", range(5))
+    pipeline.settle()
+    write_copy, pin, did = pipeline.catalog.write_copy, pipeline.store.pin_blobs, []
+
+    def slowly(file: Path) -> None:
+        write_copy(file)
+        pipeline.clock.advance(3000)
+        did.append("copied")
+
+    def pinned(refs: Iterable[BlobRef]) -> None:
+        pin(refs)
+        did.append("pinned")
+
+    monkeypatch.setattr(pipeline.catalog, "write_copy", slowly)
+    monkeypatch.setattr(pipeline.store, "pin_blobs", pinned)
+    monkeypatch.setattr(os, "utime", lambda path: did.append(path.name.partition("-")[0]))
+    backups_of(pipeline).create()
+    assert did == ["pinned", "copied", "pinned", "backup"], "and the copy is touched"
 
 
 def test_a_restored_catalog_goes_on_above_every_number_that_was_given_since(

@@ -10,6 +10,8 @@ What was begun and not finished leaves nothing: a backup gets its name when it i
 
 import contextlib
 import hashlib
+import os
+import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,7 +28,14 @@ from indexrelay.operations.backups.archive import (
     write_folder,
 )
 from indexrelay.operations.backups.errors import BackupSourceError
-from indexrelay.operations.backups.restore import Checked, Restored, Staging, put_in_place
+from indexrelay.operations.backups.restore import (
+    KEEP_SECONDS,
+    Checked,
+    Restored,
+    Staging,
+    discard_database,
+    put_in_place,
+)
 from indexrelay.schemas import commands
 from indexrelay.schemas.backups import (
     BackedUpCatalog,
@@ -49,8 +58,6 @@ from indexrelay.storage.errors import NothingReleasedError, UnknownCollectionErr
 
 _log = get_logger(__name__)
 _PIECE_BYTES: Final = 1 << 20
-_PIN_SECONDS: Final = 600.0
-"""Pins count for an hour at least, whatever the settings are."""
 
 
 def _unseen(done: int, total: int) -> None:
@@ -152,21 +159,24 @@ class Backups:
     def verify(
         self, id_: str, *, identity_file: Path | None = None, progress: Progress = _unseen
     ) -> BackupManifest:
-        """Read a backup to its end, and check every digest and that it is whole.
+        """Read a backup to its end, check every digest and that it is whole, and open its catalog.
 
         Raises:
             BackupUnknownError: there is none of that id.
             BackupCorruptError, BackupKeyError: it could not be restored.
+            BackupRefusedError: there is no room for the copy of its catalog.
             ReleaseUntrustedError: its release is not signed by a key that is trusted here.
         """
-        checked = Checked(self._store)
-        manifest = read_backup(
-            self.folder.get(id_),
-            checked,
-            identity_file=self.identity(identity_file),
-            progress=progress,
-        )
-        checked.release(self.folder.get(id_).path)
+        backup = self.folder.get(id_)
+        with Checked(self._store, clock=self._clock) as checked:
+            manifest = read_backup(
+                backup,
+                checked,
+                identity_file=self.identity(identity_file),
+                progress=_keeping(checked, progress),
+            )
+            checked.release(backup.path)
+            checked.catalog(backup.path)
         return manifest
 
     def restore(
@@ -194,7 +204,7 @@ class Backups:
             BackupUnknownError: there is none of that id.
             BackupCorruptError, BackupKeyError: it cannot be read, or is not sound.
             BackupRefusedError: it does not fit here, or there is no room for it.
-            CatalogNotEmptyError, CatalogCopyError: the catalog cannot be taken over.
+            CatalogNotEmptyError: the catalog cannot be taken over.
             ReleaseUntrustedError: its release is not signed by a key that is trusted here.
         """
         backup = self.folder.get(id_)
@@ -205,12 +215,13 @@ class Backups:
             self._store,
             namespace=namespace or self._settings.namespace,
             with_catalog=with_catalog,
+            clock=self._clock,
         ) as staging:
             read_backup(
                 backup,
                 staging,
                 identity_file=self.identity(identity_file),
-                progress=progress,
+                progress=_keeping(staging, progress),
             )
             done = put_in_place(
                 staging,
@@ -253,12 +264,15 @@ class Backups:
         began = self._clock.now()
         id_ = self.folder.free_id(began)
         documents = self._documents(release)
+        pinned = self._clock.monotonic()
         self._store.pin_blobs(documents.blobs)
-        partial, copy = self.folder.partial(id_), self.folder.partial(id_, ".catalog")
+        partial = self.folder.partial(id_)
+        # In plain text, so not where backups lie, which may be meant for others to keep.
+        copy = self._store.staging / f"backup-{secrets.token_hex(8)}-catalog.tmp"
         try:
             catalog = self._copied_catalog(documents, copy) if wanted else None
             manifest = self._manifest(id_, began, documents, catalog)
-            source = self._source(documents, copy)
+            source = self._source(documents, copy, pinned)
             if limits.format == "folder":
                 write_folder(partial, manifest, source, progress)
             else:
@@ -267,8 +281,8 @@ class Backups:
             final = self.folder.final(id_, folder=limits.format == "folder", encrypted=encrypted)
             self.folder.publish(partial, final)
         finally:
-            for path in (partial, copy):
-                discard(path)
+            discard(partial)
+            discard_database(copy)
         removed = self._prune()
         created = Created(backup=self.folder.get(id_), manifest=manifest, removed=removed)
         _log.info(
@@ -366,16 +380,25 @@ class Backups:
             catalog=catalog,
         )
 
-    def _source(self, documents: _Documents, copy: Path) -> Callable[[BackupFile], Iterator[bytes]]:
-        """The content of each file that a manifest lists."""
+    def _source(
+        self, documents: _Documents, copy: Path, pinned: float
+    ) -> Callable[[BackupFile], Iterator[bytes]]:
+        """The content of each file that a manifest lists; ``pinned``: since when blobs are."""
         texts = {sha256_hex(data): data for data in documents.versions.values()}
         texts[sha256_hex(documents.data)] = documents.data
         if documents.signatures is not None:
             texts[sha256_hex(documents.signatures)] = documents.signatures
-        pinned = self._clock.monotonic()
+
+        def keep() -> None:
+            nonlocal pinned
+            if self._clock.monotonic() - pinned > KEEP_SECONDS:
+                pinned = self._clock.monotonic()
+                self._store.pin_blobs(documents.blobs)
+                with contextlib.suppress(FileNotFoundError):  # without the catalog
+                    os.utime(copy)
 
         def pieces(file: BackupFile) -> Iterator[bytes]:
-            nonlocal pinned
+            keep()
             if not file.path.startswith("blobs/"):
                 known = texts.get(file.digest)
                 yield from _pieces(copy) if known is None else iter([known])
@@ -383,9 +406,7 @@ class Backups:
             # A blob lies in a backup where it lies in the store.
             for piece in _pieces(self._store.root / file.path):
                 yield piece
-                if self._clock.monotonic() - pinned > _PIN_SECONDS:
-                    self._store.pin_blobs(documents.blobs)
-                    pinned = self._clock.monotonic()
+                keep()
 
         return pieces
 
@@ -414,8 +435,17 @@ def _check_history(catalog: Catalog, component: str, manifest: VersionManifest) 
                 )
 
 
-def _digest_of(file: Path) -> tuple[int, str]:
+def _keeping(checked: Checked, progress: Progress) -> Progress:
+    """The progress of reading, which also keeps what was read."""
 
+    def read(done: int, total: int) -> None:
+        checked.keep()
+        progress(done, total)
+
+    return read
+
+
+def _digest_of(file: Path) -> tuple[int, str]:
     with open_file(file) as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return stream.tell(), digest

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Table, delete, func, insert, inspect, select, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.files import open_private
@@ -78,10 +79,40 @@ def write_copy(database: Database, file: Path) -> None:
 
 
 def generations_in(file: Path) -> dict[str, int]:
-    """For each collection in a copy: the generation that it is at."""
+    """For each collection in a copy: the generation that it is at.
+
+    Raises:
+        sqlite3.Error: it is none, or cannot be read.
+    """
     with contextlib.closing(sqlite3.connect(file)) as copy:
         rows = copy.execute("SELECT name, generation FROM indexrelay_collections ORDER BY name")
         return dict(rows.fetchall())
+
+
+def check_copy(file: Path) -> dict[str, int]:
+    """See that a copy can be taken over, and what it is at.
+
+    Args:
+        file: the copy; a table or column that it lacks may be added to it.
+
+    Returns:
+        For each collection: the generation that it is at.
+
+    Raises:
+        CatalogCopyError: the file is no copy of a catalog, or is damaged.
+    """
+    _check_sound(file)
+    copy = Database(sqlite_url(file))
+    try:
+        create_tables(copy)
+    except (CatalogVersionError, SQLAlchemyError) as error:
+        raise CatalogCopyError(file, str(getattr(error, "orig", None) or error)) from error
+    finally:
+        copy.close()
+    try:
+        return generations_in(file)
+    except sqlite3.Error as error:
+        raise CatalogCopyError(file, str(error)) from error
 
 
 @contextlib.contextmanager
@@ -100,13 +131,9 @@ def importing(
         CatalogCopyError: the file is no copy of a catalog, or is damaged.
         sqlalchemy.exc.SQLAlchemyError: the catalog cannot be written.
     """
-    _check_sound(file)
+    check_copy(file)
     copy = Database(sqlite_url(file))
     try:
-        try:
-            create_tables(copy)
-        except CatalogVersionError as error:
-            raise CatalogCopyError(file, str(error)) from error
         with copy.read() as source, database.write() as target:
             _empty(target, is_postgresql=database.is_postgresql)
             for table in _tables():
