@@ -7,7 +7,7 @@ import pytest
 from indexrelay.reloaders.fallback import earlier_versions
 from indexrelay.schemas.messages import LoadOutcome
 from indexrelay.schemas.versions import Hold, Release
-from tests.reloaders.bench import Bench, outcomes, state_of, texts
+from tests.reloaders.bench import Bench, make_settings, outcomes, state_of, texts
 from tests.reloaders.test_scrubber import blob_of, overwrite, scrubber
 from tests.storage.artifacts.samples import MOMENT
 
@@ -236,3 +236,33 @@ def test_a_rollback_to_a_corrupt_version_does_not_bring_back_what_it_went_back_f
     scrubber(bench, reader).look()
     reader.step()
     assert texts(reader) == {"voyager": "v1"}
+
+
+@pytest.mark.parametrize("budget", [4, 5])
+def test_an_earlier_version_that_the_budget_has_no_room_for_does_not_stand_in(
+    bench: Bench, budget: int
+) -> None:
+    bench.settings = make_settings(bench.folder, memory_budget_bytes=budget)
+    bench.publish(clap="c1", voyager="v-1")
+    bench.publish(voyager="v2")
+    overwrite(blob_of(bench, "voyager"), "vX")
+    reader = bench.reader()
+    reader.step()
+    expected = {"clap": "c1", "voyager": "v-1"} if budget == 5 else {"clap": "c1"}
+    assert texts(reader) == expected
+
+
+def test_one_that_has_room_only_without_what_is_corrupt_stands_in_after_that(bench: Bench) -> None:
+    bench.settings = make_settings(bench.folder, memory_budget_bytes=3)
+    bench.publish(voyager="v1")
+    bench.publish(voyager="v2")
+    reader = bench.reader()
+    reader.step()
+    overwrite(blob_of(bench, "voyager"), "vX")
+    scrubber(bench, reader).look()
+    reader.step()
+    assert texts(reader) == {}
+    reader.step()
+    assert texts(reader) == {"voyager": "v1"}
+    bench.clock.advance(600)
+    assert not reader.step()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from indexrelay.schemas.messages import Refusal
 from indexrelay.schemas.settings import ComponentDefinition
 from tests.fixtures.logs import capture_logs
 from tests.reloaders.bench import Bench, make_settings, outcomes, state_of, texts
@@ -270,3 +271,31 @@ def test_what_a_newer_release_names_differently_is_superseded_and_comes_first_th
         {"clap": "applied", "map": "unchanged", "voyager": "applied"},
     ]
     assert texts(reader) == {"clap": "c2", "map": "m1", "voyager": "v2"}
+
+
+def test_what_the_budget_has_no_room_for_is_loaded_once_others_leave_room(bench: Bench) -> None:
+    bench.settings = make_settings(bench.folder, memory_budget_bytes=10)
+    bench.publish(clap="c--1", map="m--1")
+    reader = bench.reader()
+    reader.step()
+    bench.publish(clap="c--2", map="m")
+    with capture_logs() as lines:
+        reader.step()
+    assert texts(reader) == {"clap": "c--2", "map": "m"}
+    assert "component.load_failed" not in [line["event"] for line in lines]
+
+    bench.publish(map="m--3")
+    reader.step()
+    bench.publish(clap="c---4")
+    reader.step()
+    assert outcomes(reader) == {"clap": "failed", "map": "unchanged"}
+    assert state_of(reader, "clap").refusal is Refusal.MEMORY
+    with capture_logs() as lines:
+        bench.release()
+        reader.step()
+    assert texts(reader) == {"clap": "c--2", "map": "m--3"}
+    assert "component.load_failed" not in [line["event"] for line in lines]  # nothing has changed
+    bench.drop("map")
+    reader.step()  # the release wants the same of clap as before
+    assert texts(reader) == {"clap": "c---4"}
+    assert state_of(reader, "clap").error is None

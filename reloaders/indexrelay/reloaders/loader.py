@@ -9,6 +9,9 @@ the newest earlier version that is whole replaces it (`indexrelay.reloaders.fall
 that starts and has no last good version falls back in the same way. Where no version is whole the
 component is withdrawn: no answer is better than a wrong one.
 
+A memory budget bounds what is open, old and new together. A part that would exceed it comes last in
+the round, after those that leave room; an earlier version that would is no fallback.
+
 While a round loads, a newer release may arrive. What it names differently and was not loaded yet is
 superseded: it is left for the next round and comes first there, so that a component whose versions
 follow faster than others load gets its turn.
@@ -56,6 +59,7 @@ from indexrelay.schemas.names import split_member_id
 from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import (
+    ArtifactError,
     ArtifactStore,
     BlobCorruptError,
     OpenedVersion,
@@ -140,7 +144,11 @@ class Round:
         self.failed |= reasons
         self.refused |= refused
         if retry_at is not None:
-            self.retry_at = retry_at if self.retry_at is None else min(self.retry_at, retry_at)
+            self.look_again(retry_at)
+
+    def look_again(self, at: float) -> None:
+        """Have another round of the same release, by the monotonic clock."""
+        self.retry_at = at if self.retry_at is None else min(self.retry_at, at)
 
     def fall_back(self, found: Mapping[str, ServedComponent]) -> None:
         """Serve earlier versions."""
@@ -234,20 +242,28 @@ class Loader:
         """Load what changed and may be loaded; nothing is served differently yet."""
         done = Round(release, current, started_at=self._clock.monotonic())
         loads = 0
-        for part in self._parts(release, current):
-            if not part.changed:
-                done.settle(part)
-            elif not self._failures.may_load(part.changed):
-                self._fail(part, done)
-            elif loads and self._superseded(part, release):
-                done.superseded += part.changed
-            else:
-                loads += 1
-                loaded = self._load(part, current, done)
-                if loaded is None:
+        waiting, fits = self._parts(release, current), True
+        while waiting:
+            # What does not fit waits for what the others leave; where they leave nothing more, it
+            # is refused.
+            left: list[Part] = []
+            for part in waiting:
+                if not part.changed:
+                    done.settle(part)
+                elif fits and not self._fits(part, done):
+                    left.append(part)
+                elif not self._failures.may_load(part.changed, fits=fits):
                     self._fail(part, done)
+                elif loads and self._superseded(part, release):
+                    done.superseded += part.changed
                 else:
-                    done.apply(part, loaded)
+                    loads += 1
+                    loaded = self._load(part, current, done)
+                    if loaded is None:
+                        self._fail(part, done)
+                    else:
+                        done.apply(part, loaded)
+            waiting, fits = left, len(left) < len(waiting)
         self._first = set(done.superseded)
         self.retry_at = done.retry_at
         self._failures.keep(done.failed)
@@ -277,7 +293,7 @@ class Loader:
             # A new version shares nothing with one whose files have changed.
             before = None if name in self._corruption else serving
             try:
-                self._check_budget(name, version, [*done.components.values(), *loaded.values()])
+                self._check_budget({name: version}, [*done.components.values(), *loaded.values()])
                 loaded[name] = self._opener.open(
                     name, version, serving=before, compare=name in done.release.tried
                 )
@@ -298,20 +314,33 @@ class Loader:
             )
         return loaded
 
-    def _check_budget(self, name: str, version: str, opened: Iterable[ServedComponent]) -> None:
-        """Refuse a version before it is loaded where it would not fit beside what is open.
+    def _fits(self, part: Part, done: Round) -> bool:
+        """Whether the budget has room for the part beside what is open."""
+        wanted = {name: version for name, version in part.changed.items() if version is not None}
+        try:
+            self._check_budget(wanted, done.components.values())
+        except MemoryBudgetError:
+            return False
+        except ArtifactError:
+            pass  # the load says so
+        return True
+
+    def _check_budget(self, versions: Mapping[str, str], opened: Iterable[ServedComponent]) -> None:
+        """Refuse versions before they are loaded where they would not fit beside what is open.
 
         Raises:
-            MemoryBudgetError: it would not.
-            ArtifactError: its manifest cannot be read.
+            MemoryBudgetError: they would not.
+            ArtifactError: a manifest cannot be read.
         """
         if self._budget_bytes is None:
             return
-        manifests = [self._store.version(name, version), *(each.manifest for each in opened)]
+        manifests = [self._store.version(name, version) for name, version in versions.items()]
+        manifests += (each.manifest for each in opened)
         sizes = {ref.digest: ref.size for each in manifests for ref in each.files.values()}
         needed = sum(sizes.values())
         if needed > self._budget_bytes:
-            raise MemoryBudgetError(name, needed=needed, budget=self._budget_bytes)
+            names = ", ".join(versions)
+            raise MemoryBudgetError(names, needed=needed, budget=self._budget_bytes)
 
     def _check_overlap(self, opened: ServedComponent) -> None:
         """Refuse what only canaries serve where it answers too many of the last queries otherwise.
@@ -363,11 +392,13 @@ class Loader:
             # Members that left the release stay only as long as the others stay where they are.
             wrong = [name for name in serving if name not in found]
         elif wrong:
-            log.error("components.withdrawn", components=wrong, reason="no version is whole")
+            log.error("components.withdrawn", components=wrong, reason="no version can be served")
+            if self._budget_bytes is not None:  # there may be room for an earlier one after that
+                done.look_again(self._clock.monotonic())
         done.withdraw(wrong)
 
     def _fallback(self, part: Part, done: Round) -> dict[str, ServedComponent] | None:
-        """The newest earlier versions that can be served; ``None``: no version is whole."""
+        """The newest earlier versions that can be served; ``None``: there is none."""
         wanted = {name: version for name, version in part.wanted.items() if version is not None}
         candidates = fallback_versions(
             self._store, wanted, done.release, served=done.components.keys()
@@ -395,6 +426,7 @@ class Loader:
                 found[name] = now
                 continue
             try:
+                self._check_budget({name: version}, [*serving.values(), *found.values()])
                 found[name] = self._opener.open(name, version, serving=None)
             except Exception as error:  # noqa: BLE001 - an older one may be whole
                 log.info(

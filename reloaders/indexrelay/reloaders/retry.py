@@ -3,8 +3,9 @@
 A transient failure (`indexrelay.storage.errors`) is retried with growing waits. Any other is
 remembered with its version and not retried until another version is wanted, its files are replaced
 (restore a corrupt blob from a backup, and every reader takes it up by itself), or someone asks for
-it. The members of a group wait for each other: a part of a release is retried when all of its
-members that failed may be retried.
+it. What the memory budget had no room for is loaded in the first round that has. The members of a
+group wait for each other: a part of a release is retried when all of its members that failed may be
+retried.
 """
 
 from collections.abc import Collection, Mapping
@@ -135,10 +136,17 @@ class Failures:
             if (failure := self._failures.get(name)) is not None and failure.version == version
         }
 
-    def may_load(self, wanted: Wanted) -> bool:
-        """Whether none of these versions is known to fail, or all that do may be retried."""
+    def may_load(self, wanted: Wanted, *, fits: bool) -> bool:
+        """Whether none of these versions is known to fail, or all that do may be retried.
+
+        ``fits``: whether the memory budget has room for them: that is all that one which did not
+        fit waits for.
+        """
         now = self._clock.monotonic()
-        return all(failure.due(now) for failure in self.known(wanted).values())
+        return all(
+            failure.due(now) or (fits and failure.refusal is Refusal.MEMORY)
+            for failure in self.known(wanted).values()
+        )
 
     def retry_at(self, wanted: Wanted) -> float | None:
         """When all that failed may be retried; ``None``: one of them never."""
