@@ -15,6 +15,7 @@ from indexrelay.rebuilder import InlineRunner, Rebuilder
 from indexrelay.rebuilder.rollout import choose_canaries, labels_of
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.gates import Doubt
 from indexrelay.schemas.messages import LoadOutcome, ReaderState, RebuildStatus, Refusal
 from indexrelay.schemas.settings import ComponentDefinition, ReleaseSettings, Settings
 from indexrelay.schemas.versions import Release
@@ -41,6 +42,7 @@ class Fleet:
         )
         self.pipeline = Pipeline(self.settings, folder)
         self.readers: list[Reloader] = []
+        self.killed: list[Reloader] = []
         self.batches = 0
 
     def begin(self) -> None:
@@ -72,6 +74,21 @@ class Fleet:
         for reader in self.of(label):
             reader.stop()
             self.readers.remove(reader)
+
+    def kill(self, label: str) -> None:
+        """Every process under a label dies: its presence stays until it ends by itself."""
+        ttl = self.settings.reader.presence_ttl_seconds
+        members = [reader.state.member for reader in self.of(label)]
+        self.killed += self.of(label)
+        self.readers = [reader for reader in self.readers if reader not in self.killed]
+        assert not self.decide()
+        self.pipeline.clock.advance(0.9 * ttl)
+        assert not self.decide()
+        presence = Presence(
+            self.pipeline.connection, Keys(self.pipeline.settings.namespace), "reader"
+        )
+        for member in members:
+            presence.remove(member)
 
     def let_refuse(self, *labels: str) -> None:
         """Start readers again with memory for the version that serves, and for no other."""
@@ -153,7 +170,7 @@ class Fleet:
         return next(each for each in self.verdict().problems if each.code is code)
 
     def close(self) -> None:
-        for reader in self.readers:
+        for reader in (*self.readers, *self.killed):
             reader.stop()
         self.pipeline.close()
 
@@ -265,10 +282,13 @@ def test_a_canary_that_dies_is_followed_by_another_one(fleet: Fleet) -> None:
     fleet.commit()
     (first,) = fleet.canaries()
     fleet.decide()
-    fleet.end(first)
+    fleet.kill(first)
     assert fleet.decide()
     (second,) = fleet.canaries()
     assert second != first
+    canary = fleet.release().canary
+    assert canary is not None
+    assert canary.doubted == {first: Doubt.DIED}
     assert fleet.wait()
     living = [label for label in LABELS if label != first]
     assert {fleet.serves(label) for label in living} == {fleet.release().components["index"]}
@@ -281,11 +301,74 @@ def test_a_release_of_which_two_canaries_died_is_taken_back(fleet: Fleet) -> Non
     for _ in range(2):
         (canary,) = fleet.canaries()
         fleet.decide()
-        fleet.end(canary)
+        fleet.kill(canary)
         assert fleet.decide()
     assert fleet.release().components == before
     assert fleet.release().holds["index"].refused
-    assert "a process of it ended" in fleet.release().reason
+    assert "canaries died: " in fleet.release().reason
+
+
+def test_canaries_that_are_stopped_are_replaced_without_doubt(fleet: Fleet) -> None:
+    fleet.commit()
+    gone = fleet.settings.reader.presence_ttl_seconds + 1
+    for _ in range(2):
+        (canary,) = fleet.canaries()
+        fleet.decide()
+        fleet.end(canary)
+        fleet.pipeline.clock.advance(gone)
+        assert fleet.decide()
+    waiting = fleet.release().canary
+    assert waiting is not None
+    assert waiting.doubted == {}
+    assert fleet.wait()
+    assert (fleet.canaries(), fleet.release().holds) == ((), {})
+
+
+def test_a_canary_that_is_started_again_under_its_label_goes_on(fleet: Fleet) -> None:
+    fleet.commit()
+    (canary,) = fleet.canaries()
+    fleet.decide()
+    fleet.end(canary)
+    assert not fleet.decide()
+    fleet.start(canary)
+    assert not fleet.wait(CANARY_SECONDS - 1)
+    assert fleet.wait(1)
+    assert fleet.canaries() == ()
+
+
+def test_a_canary_that_serves_nothing_and_says_nothing_is_replaced_in_time(fleet: Fleet) -> None:
+    before = fleet.release().components
+    fleet.commit()
+    longest = fleet.settings.releases.canary_load_seconds + CANARY_SECONDS
+    for _ in range(2):
+        (canary,) = fleet.canaries()
+        claim(fleet, canary, Refusal.DAMAGE)
+        assert not fleet.pipeline.rebuilder.decide_on_release()
+        fleet.pipeline.clock.advance(longest)
+        claim(fleet, canary, Refusal.DAMAGE)
+        assert fleet.pipeline.rebuilder.decide_on_release()
+    release = fleet.release()
+    assert (release.components, release.holds) == (before, {})
+    assert "it did not serve it within 300 s" in release.reason
+
+
+def test_a_canary_that_nobody_decides_on_is_a_problem(fleet: Fleet) -> None:
+    fleet.commit()
+    fleet.pipeline.clock.advance(3600)
+    assert fleet.problem(Code.CANARY_WAITS).what.startswith("release 2 is tried by ")
+
+
+def test_a_process_of_another_service_under_the_label_of_a_canary_stops_nothing(
+    fleet: Fleet,
+) -> None:
+    first = fleet.order(2)[0]
+    fleet.start(first, components=())
+    fleet.commit()
+    assert fleet.canaries() == (first,)
+    fleet.decide()
+    fleet.pipeline.clock.advance(CANARY_SECONDS)
+    assert fleet.decide()
+    assert fleet.canaries() == ()
 
 
 def test_a_canary_that_never_came_is_waited_for_as_long_as_presence_lasts(fleet: Fleet) -> None:
@@ -399,6 +482,8 @@ def test_without_canaries_one_of_four_that_refuses_takes_nothing_back(voters: Fl
     before = voters.release().components["index"]
     voters.let_refuse("a")
     voters.commit()
+    voters.of("a")[0].step()  # while the others still load
+    assert not voters.pipeline.rebuilder.decide_on_release()
     assert not voters.decide()
     assert voters.serves("a") == before
     assert {voters.serves(label) for label in "bcd"} == {voters.release().components["index"]}

@@ -12,7 +12,7 @@ from indexrelay.health.judge import judge
 from indexrelay.health.status import Actor, Code
 from indexrelay.schemas.messages import LockWait
 from indexrelay.schemas.settings import CollectionSettings
-from indexrelay.schemas.versions import VersionManifest
+from indexrelay.schemas.versions import Canary, VersionManifest
 from indexrelay.storage.catalog import CollectionLog
 from tests.health.healthy_facts import (
     NAMES,
@@ -26,6 +26,7 @@ from tests.health.healthy_facts import (
     reader,
     rebuilder,
     redis,
+    release,
     stored,
     with_reader,
 )
@@ -171,6 +172,17 @@ CASES: Cases = {
         Code.RELEASES_LOST,
         "release 9 was announced or is served, and the newest of the artifacts is 7",
         "artifacts.dir",
+        Actor.PERSON,
+    ),
+    "a canary that nobody decides on": (
+        {
+            "release": release(
+                canary=Canary(readers=("one",), since=NOW - timedelta(hours=1), components={})
+            )
+        },
+        Code.CANARY_WAITS,
+        "release 7 is tried by one since 2026-01-01 11:00 UTC, and nobody decided on it",
+        "indexrelay readers",
         Actor.PERSON,
     ),
     "a release that a reader made up": (

@@ -625,7 +625,8 @@ def _canary_notes(release: Release | None) -> Iterator[str]:
     canary = None if release is None else release.canary
     if release is None or canary is None:
         return
-    doubted = f" (before them: {', '.join(canary.doubted)})" if canary.doubted else ""
+    before = [f"{label} {doubt}" for label, doubt in sorted(canary.doubted.items())]
+    doubted = f" (before them: {', '.join(before)})" if before else ""
     yield (
         f"release {release.number} is tried by {', '.join(canary.readers)}{doubted} since "
         f"{_moment(canary.since)}, with {', '.join(sorted(release.tried))}; the other readers "

@@ -20,6 +20,7 @@ from indexrelay.schemas.settings import (
     CollectionSettings,
     ReaderSettings,
     RebuilderSettings,
+    ReleaseSettings,
     TableSource,
 )
 from indexrelay.schemas.versions import Definitions, Hold, Release, VersionManifest
@@ -277,6 +278,8 @@ class Facts:
     """The settings of rebuilders: how failed builds are tried again, how soon events are taken."""
     reader: ReaderSettings = field(default_factory=ReaderSettings)
     """The settings of readers: how soon they follow."""
+    releases: ReleaseSettings = field(default_factory=ReleaseSettings)
+    """How a release reaches all readers."""
 
     @property
     def retry_policy(self) -> RetryPolicy:

@@ -10,7 +10,7 @@ component is being built is reported beside its condition, since a build may fai
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from indexrelay.health.components import (
@@ -57,6 +57,7 @@ def judge(facts: Facts) -> Verdict:
         ),
         *_unknown(facts, Area.REDIS),
         *limited(_of_releases(facts)),
+        *_of_canary(facts),
         *role_problems(facts),
         *limited(declaration_problems(facts)),
         *_of_groups(groups.values(), facts),
@@ -209,6 +210,24 @@ def _of_releases(facts: Facts) -> Iterator[Problem]:
             advice="nothing to do: readers look at the artifacts by themselves, "
             "and a rebuilder announces it at its next comparison",
             acts=Actor.PROCESS,
+        )
+
+
+def _of_canary(facts: Facts) -> Iterator[Problem]:
+    canary = None if facts.release is None else facts.release.canary
+    if facts.release is None or canary is None:
+        return
+    limits = facts.releases
+    longest = limits.canary_load_seconds + limits.canary_seconds + facts.reader.presence_ttl_seconds
+    if facts.now - canary.since > timedelta(seconds=longest):
+        yield Problem(
+            code=Code.CANARY_WAITS,
+            what=f"release {facts.release.number} is tried by {', '.join(canary.readers)} since "
+            f"{canary.since:%Y-%m-%d %H:%M} UTC, and nobody decided on it: the other readers stay "
+            "where they are, and nothing is built",
+            advice="see that a rebuilder runs and reaches Redis; what each reader serves: "
+            f"{commands.READERS}",
+            acts=Actor.PERSON,
         )
 
 

@@ -55,6 +55,8 @@ class Code(StrEnum):
     COMPONENT_BEHIND = "component_behind"
     COMPONENT_UNDECLARED = "component_undeclared"
     COMPONENT_HELD = "component_held"
+    CANARY_WAITS = "canary_waits"
+    """A release is tried by canaries for longer than that may take, and nothing is built."""
     RELEASE_ROLLED_BACK = "release_rolled_back"
     """Readers refused a version, so that the one before it serves and is held."""
     COMPONENT_PAUSED = "component_paused"

@@ -196,6 +196,7 @@ class Survey:
             now=self._clock.now(),
             rebuilder=settings.rebuilder,
             reader=settings.reader,
+            releases=settings.releases,
         )
 
     def _attempt(self, area: Area, look: Callable[[Facts], Facts], facts: Facts) -> Facts:

@@ -329,7 +329,7 @@ class _Draft:
             components={**alone, **stays},
             groups={name: each for name, each in others.groups.items() if name in stays},
             holds={name: each for name, each in others.holds.items() if name in stays},
-            doubted=() if before is None else before.doubted,
+            doubted={} if before is None else before.doubted,
         )
         tried = release.model_copy(update={"canary": canary})
         return tried if tried.tried else release

@@ -4,12 +4,13 @@
 who they are and what the others serve meanwhile, so that no reader has to believe Redis, or any
 other reader, about what to serve. The rebuilder looks at the presence of the canaries. Once each
 of them has served the release for ``canary_seconds`` without a failure, the next release is the
-same for everyone. A canary that refuses a version, or whose process ends, is in doubt: another
-reader takes its place, and the time begins again. With the second in doubt the release is taken
-back, or with the first where there is no other reader. So one reader with a fault of its own, or
-one leaked password, neither stops a release nor takes it back, and a version that kills whoever
-loads it ends two readers at most. Nothing is built while a canary waits; what comes meanwhile is
-built at once after it.
+same for everyone. A canary that refuses a version, of which a process dies, or that does not
+serve it in time (``canary_load_seconds``) is in doubt: another reader takes its place, and the
+time begins again. With the second in doubt the release is taken back, or with the first where
+there is no other reader; it is held where it was refused, or killed two. So one reader with a
+fault of its own, or one leaked password, neither stops a release nor takes it back. A reader that
+is stopped is replaced without doubt. Nothing is built while a canary waits, and that has an end;
+what comes meanwhile is built at once after it.
 
 **Rollback.** Of what is for everyone, each label of readers has one vote, whatever its processes
 say (``releases.enable_rollback``, ``rollback_quorum``): a label is what a key in Redis proves.
@@ -25,15 +26,18 @@ decides.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Collection, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from redis.exceptions import RedisError
 
 from indexrelay.rebuilder.publisher import Announcer
 from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.gates import Doubt
 from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.messages import ComponentState, LoadOutcome, ReaderState, Refusal
 from indexrelay.schemas.names import MAX_ERROR, shortened, split_member_id
@@ -100,15 +104,59 @@ def choose_canaries(
 
 
 @dataclass
+class _Seen:
+    """One process of a canary, by the monotonic clock."""
+
+    updated_at: datetime
+    """By its own clock; another one shows that it lives."""
+    renewed: float
+    """When that was seen to change."""
+    last: float
+    """When it was seen last."""
+
+
+@dataclass
 class _Watch:
     """What was seen of the canaries of one release."""
 
     number: int
     began: float
     """By the monotonic clock, as are the others."""
-    members: dict[str, set[str]] = field(default_factory=dict)
-    """By label: the processes that were there."""
+    processes: dict[str, _Seen] = field(default_factory=dict)
+    """By member id."""
+    there: dict[str, float] = field(default_factory=dict)
+    """By label: when a process of it was seen last."""
+    died: set[str] = field(default_factory=set)
+    """Labels of which a process died."""
     serving_since: dict[str, float] = field(default_factory=dict)
+
+    def note(self, label: str, processes: Mapping[str, ReaderState], *, now: float) -> None:
+        """Note who is there under a label."""
+        for member, state in processes.items():
+            seen = self.processes.get(member)
+            if seen is None or seen.updated_at != state.updated_at:
+                seen = self.processes[member] = _Seen(state.updated_at, renewed=now, last=now)
+            seen.last = now
+        if processes:
+            self.there[label] = now
+
+    def note_missing(
+        self, label: str, processes: Collection[str], *, longest_seconds: float
+    ) -> None:
+        """Note who is not there any more.
+
+        A process that is stopped takes its presence along, and one that dies leaves it until it
+        ends by itself. So one died that was seen without a renewal for ``longest_seconds``.
+        """
+        missing = {
+            member
+            for member in self.processes.keys() - set(processes)
+            if split_member_id(member)[0] == label
+        }
+        for member in missing:
+            seen = self.processes.pop(member)
+            if seen.last - seen.renewed >= longest_seconds:
+                self.died.add(label)
 
 
 class Rollout:
@@ -198,21 +246,46 @@ class Rollout:
             return self._take_back(release, f"a canary found damage: {damage}", held=False)
         if self._watch is None or self._watch.number != number:
             self._watch = _Watch(number, self._clock.monotonic())
+        watch = self._watch
+        self._look_at(watch, canary, labels, unseen=unseen)
         refusing = _refusing(release.tried, labels)
-        doubts = {label: refusing[label] for label in canary.readers if label in refusing}
-        gone = self._gone(self._watch, canary, labels)
-        doubts |= {label: reason for label, reason in gone.items() if not unseen(label)}
-        if doubts:
-            return self._doubt(release, canary, labels, doubts, refused=bool(refusing))
-        return self._promote_when_sure(release, canary, labels, self._watch)
+        doubts: dict[str, tuple[Doubt, str]] = {}
+        for label in canary.readers:
+            if label in refusing:
+                doubts[label] = Doubt.REFUSED, refusing[label]
+            elif label in watch.died:
+                doubts[label] = Doubt.DIED, "a process of it died"
+        decided = None if doubts else self._promote_when_sure(release, canary, labels, watch)
+        if decided is not None:
+            return decided
+        doubts = doubts or self._late(watch, canary)
+        absent = set() if doubts else self._absent(watch, canary, unseen=unseen)
+        if not doubts and not absent:
+            return None
+        return self._replace(release, canary, labels, doubts, absent=absent)
+
+    def _look_at(
+        self, watch: _Watch, canary: Canary, labels: Labels, *, unseen: Callable[[str], bool]
+    ) -> None:
+        now = self._clock.monotonic()
+        for label in canary.readers:
+            processes = labels.get(label, {})
+            watch.note(label, processes, now=now)
+            if not unseen(label):
+                watch.note_missing(label, processes, longest_seconds=self._gone_seconds / 2)
 
     def _promote_when_sure(
         self, release: Release, canary: Canary, labels: Labels, watch: _Watch
     ) -> Release | None:
         now = self._clock.monotonic()
         for label in canary.readers:
-            processes = labels.get(label, {}).values()
-            if processes and all(_serves(release, state) for state in processes):
+            # Others under the label may be of another service, and serve none of it.
+            trying = [
+                state
+                for state in labels.get(label, {}).values()
+                if release.tried.keys() & state.components.keys()
+            ]
+            if trying and all(_serves(release, state) for state in trying):
                 watch.serving_since.setdefault(label, now)
             else:
                 watch.serving_since.pop(label, None)
@@ -226,44 +299,68 @@ class Rollout:
             release, f"{', '.join(canary.readers)} served it for {seconds:.0f} s without a failure"
         )
 
-    def _gone(self, watch: _Watch, canary: Canary, labels: Labels) -> dict[str, str]:
-        """The canaries of which a process ended, or that were never seen."""
-        gone, waited = {}, self._clock.monotonic() - watch.began
-        for label in canary.readers:
-            known, there = watch.members.setdefault(label, set()), labels.get(label, {}).keys()
-            if known - there:
-                gone[label] = "a process of it ended"
-            elif not known | there and waited > self._gone_seconds:
-                gone[label] = "it is not there"
-            known.update(there)
-        return gone
+    def _late(self, watch: _Watch, canary: Canary) -> dict[str, tuple[Doubt, str]]:
+        """The canaries that had time to load the release and to serve it, and did not."""
+        limits = self._limits
+        waited = self._clock.monotonic() - watch.began
+        if waited < limits.canary_load_seconds + limits.canary_seconds:
+            return {}
+        latest = watch.began + limits.canary_load_seconds
+        why = f"it did not serve it within {limits.canary_load_seconds:g} s"
+        return {
+            label: (Doubt.LATE, why)
+            for label in canary.readers
+            if watch.serving_since.get(label, math.inf) > latest
+        }
 
-    def _doubt(
+    def _absent(self, watch: _Watch, canary: Canary, *, unseen: Callable[[str], bool]) -> set[str]:
+        """The canaries that were stopped, or never came, and are not back."""
+        latest = self._clock.monotonic() - self._gone_seconds
+        return {
+            label
+            for label in canary.readers
+            if watch.there.get(label, watch.began) < latest and not unseen(label)
+        }
+
+    def _replace(
         self,
         release: Release,
         canary: Canary,
         labels: Labels,
-        doubts: Mapping[str, str],
+        doubts: Mapping[str, tuple[Doubt, str]],
         *,
-        refused: bool,
+        absent: AbstractSet[str],
     ) -> Release | None:
-        """Ask other readers, or take the release back."""
-        doubted = tuple(sorted({*canary.doubted, *doubts}))
-        staying = tuple(label for label in canary.readers if label not in doubts)
+        """Ask other readers, or take the release back.
+
+        Args:
+            release: the one that is tried.
+            canary: who tries it.
+            labels: the readers that are there.
+            doubts: why some of the canaries are replaced.
+            absent: those that are replaced without doubt.
+        """
+        doubted = canary.doubted | {label: doubt for label, (doubt, _) in doubts.items()}
+        left = {*doubts, *absent}
+        staying = tuple(each for each in canary.readers if each not in left)
         others = choose_canaries(
             labels,
             number=release.number,
             components=release.tried.keys(),
-            count=len(doubts),
+            count=len(canary.readers) - len(staying),
             without=(*staying, *doubted),
         )
-        why = "; ".join(f"reader {label}: {reason}" for label, reason in sorted(doubts.items()))
-        if len(doubted) >= _ENOUGH or (refused and not (others or staying)):
-            return self._take_back(release, f"canaries refused it: {why}", held=True)
+        why = "; ".join(
+            f"reader {label}: {reason}" for label, (_, reason) in sorted(doubts.items())
+        )
+        if len(doubted) >= _ENOUGH or (doubts and not others and not staying):
+            kinds = list(doubted.values())
+            refused, died = Doubt.REFUSED in kinds, kinds.count(Doubt.DIED) >= _ENOUGH
+            how = "refused it" if refused else "died" if died else "did not serve it in time"
+            return self._take_back(release, f"canaries {how}: {why}", held=refused or died)
         if not others and not staying:
-            if doubts.keys().isdisjoint(labels):
-                return None  # nobody is left who could try it
-            return self._take_back(release, f"nobody else could try it: {why}", held=True)
+            return None  # nobody is left who could try it; that has an end
+        why = why or f"{', '.join(sorted(absent))} went away"
         now = canary.model_copy(
             update={
                 "readers": tuple(sorted((*staying, *others))),
@@ -316,10 +413,11 @@ class Rollout:
         for name, version in sorted(release.components.items()):
             if name in release.holds:
                 continue
+            # Whoever serves it, at any version: some may still load this one.
             asked = {
                 label
                 for label, processes in labels.items()
-                if any(_wants(state, name, version) for state in processes.values())
+                if any(name in state.components for state in processes.values())
             }
             against = {
                 label: reason
@@ -423,11 +521,6 @@ def _refusing(versions: Mapping[str, str], labels: Labels) -> dict[str, str]:
                 if _refusal(component, version) not in {None, Refusal.DAMAGE}:
                     found.setdefault(label, f"{name}: {component and component.error}")
     return found
-
-
-def _wants(state: ReaderState, name: str, version: str) -> bool:
-    component = state.components.get(name)
-    return component is not None and component.wanted == version
 
 
 def _serves(release: Release, state: ReaderState) -> bool:

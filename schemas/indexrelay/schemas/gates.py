@@ -60,6 +60,17 @@ class Refusal(StrEnum):
     """It cannot be opened for another reason."""
 
 
+class Doubt(StrEnum):
+    """Why another reader takes the place of a canary."""
+
+    REFUSED = "refused"
+    """It refused a version, for good."""
+    DIED = "died"
+    """A process of it died; one that was stopped is replaced without doubt."""
+    LATE = "late"
+    """It did not serve the release in time, and did not say why."""
+
+
 class GateSettings(Table):
     """One table ``[components.NAME.gates]``: what a new version has to show before it is released,
     beside the limits of its kind (``min_recall``, ``max_latency_ms``, ``golden``). What is measured

@@ -455,6 +455,8 @@ class ReleaseSettings(Table):
     canary_seconds: PositiveSeconds = 60.0
     """How long canaries have to serve a release without a failure. Nothing is built meanwhile, so
     this adds to how long a batch takes until everyone serves it."""
+    canary_load_seconds: PositiveSeconds = 300.0
+    """How long a canary may take until it serves a release. After that another one tries it."""
     canary_min_overlap: Annotated[float, Field(ge=0, le=1)] | None = None
     """Of the best ten of each of its last queries, the share that a canary has to find again in a
     new version, as a mean; else it refuses it. ``None``: it is measured and shown."""

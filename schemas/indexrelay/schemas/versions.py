@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
+from indexrelay.schemas.gates import Doubt
 from indexrelay.schemas.names import Digest, FileName, Name, ReaderId, canonical_json, sha256_hex
 from indexrelay.schemas.settings import ComponentDefinition
 
@@ -148,8 +149,8 @@ class Canary(_Document):
     """What the others serve meanwhile."""
     groups: dict[Name, Name] = Field(default_factory=dict)
     holds: dict[Name, Hold] = Field(default_factory=dict)
-    doubted: tuple[ReaderId, ...] = ()
-    """Labels that took it before: they refused it, or were gone."""
+    doubted: dict[ReaderId, Doubt] = Field(default_factory=dict)
+    """Labels that were to take it before, and why others do instead."""
 
 
 class Release(_Document):

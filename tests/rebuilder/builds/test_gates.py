@@ -7,7 +7,7 @@ import pytest
 
 from indexrelay.components.kind import Job, Verdict
 from indexrelay.components.vector_index.search import VectorSearch
-from indexrelay.rebuilder.builds.gates import left_in_container
+from indexrelay.rebuilder.builds.gates import left_in_group, own_groups
 from indexrelay.schemas.gates import GateSettings
 from indexrelay.schemas.messages import BuildMode, RebuildStatus
 from tests.rebuilder.conftest import MakeBench, behaving
@@ -187,9 +187,32 @@ def test_a_build_that_continues_the_last_version_is_not_asked_for_room(
     assert result.mode is BuildMode.INCREMENTAL
 
 
-def test_no_limit_of_a_control_group_leaves_what_the_host_has(tmp_path: Path) -> None:
+def test_what_a_control_group_leaves_is_its_limit_without_what_cannot_be_dropped(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "memory.current").write_text("1000\n")
-    for most, left in (("max\n", None), ("5000\n", 4000), ("900\n", 1)):
+    stat = "anon 300\ninactive_file 500\nactive_file 100\nslab_reclaimable 50\n"
+    (tmp_path / "memory.stat").write_text(stat)
+    for most, left in (("max\n", None), ("5000\n", 4550), ("400\n", 1)):
         (tmp_path / "memory.max").write_text(most)
-        assert left_in_container(tmp_path) == left
-    assert left_in_container(tmp_path / "nowhere") is None
+        assert left_in_group(tmp_path) == left
+    assert left_in_group(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("0::/a.slice/b.service\n", ["a.slice/b.service", "a.slice", "."]),
+        ("0::/\n", ["."]),
+        ("4:memory:/old\n", ["."]),
+        (None, ["."]),
+    ],
+)
+def test_limits_of_every_control_group_above_are_looked_at(
+    tmp_path: Path, said: str | None, found: list[str]
+) -> None:
+    own = tmp_path / "own"
+    if said is not None:
+        own.write_text(said)
+    groups = own_groups(tmp_path / "cgroup", own=own)
+    assert groups == [tmp_path / "cgroup" / each for each in found]

@@ -58,7 +58,8 @@ def _free_disk(root: Path) -> int | None:
 
 def _free_memory(_root: Path) -> int | None:
     """What this process and its children may take; ``None``: the kernel does not say."""
-    return min(filter(None, (_available_on_host(), left_in_container(_CGROUP))), default=None)
+    groups = (left_in_group(group) for group in own_groups(_CGROUP))
+    return min(filter(None, (_available_on_host(), *groups)), default=None)
 
 
 def _available_on_host() -> int | None:
@@ -72,14 +73,36 @@ def _available_on_host() -> int | None:
     )
 
 
-def left_in_container(group: Path) -> int | None:
-    """What the limit of a control group (v2) leaves; ``None``: there is none."""
+def own_groups(root: Path, *, own: Path = Path("/proc/self/cgroup")) -> list[Path]:
+    """The control group (v2) of this process and those above it: each may have a limit.
+
+    Args:
+        root: where they are mounted.
+        own: says which is ours; see cgroups(7).
+    """
+    try:
+        lines = own.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return [root]
+    path = next((line.removeprefix("0::/") for line in lines if line.startswith("0::/")), "")
+    group = root / path
+    return [group, *(each for each in group.parents if each.is_relative_to(root))]
+
+
+def left_in_group(group: Path) -> int | None:
+    """What the limit of a control group (v2) leaves; ``None``: there is none.
+
+    Pages of files that nobody used lately count as used there, and go when memory is wanted.
+    """
     try:
         most = (group / "memory.max").read_text(encoding="ascii").strip()
         used = int((group / "memory.current").read_text(encoding="ascii"))
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
+        stat = dict(line.split() for line in lines)
+        droppable = sum(int(stat.get(name, 0)) for name in ("inactive_file", "slab_reclaimable"))
     except (OSError, ValueError):
         return None
-    return max(int(most) - used, 1) if most.isdigit() else None
+    return max(int(most) - used + droppable, 1) if most.isdigit() else None
 
 
 def function_checks(
