@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -48,7 +49,8 @@ def series(*labels: tuple[str, str]) -> Labels:
 def recorded(seed: int = 7) -> dict[tuple[str, Labels], list[float | None]]:
     """A value for each minute, or none, of series that cross every limit in both directions."""
     drawn = random.Random(seed)
-    components = [("component", name) for name in ("songs", "lines")]
+    components: list[Labels] = [(("component", name),) for name in ("songs", "lines")]
+    components.append((("component", "songs"), ("namespace", "dev")))
     found: dict[tuple[str, Labels], list[float | None]] = {}
 
     def add(name: str, labels: Labels, *values: float) -> None:
@@ -60,22 +62,30 @@ def recorded(seed: int = 7) -> dict[tuple[str, Labels], list[float | None]]:
         found[name, labels] = row[:MINUTES]
 
     for component in components:
-        add("indexrelay_index_build_seconds", (component,), 10, 3600, 3601)
-        add("indexrelay_rebuild_consecutive_failures", (component,), 0, 2, 3, 4)
+        add("indexrelay_index_build_seconds", component, 10, 3600, 3601)
+        add("indexrelay_rebuild_consecutive_failures", component, 0, 2, 3, 4)
         built = "indexrelay_rebuild_last_success_timestamp_seconds"
-        add(built, (component,), -LIMITS.overdue_seconds, 60 - LIMITS.overdue_seconds, 0)
-        add("indexrelay_index_recall", (component,), 0.89, 0.9, 0.95)
-        add("indexrelay_freshness_seconds", (component,), 0, 900, 901)
-        add("indexrelay_index_tombstone_ratio", (component,), 0.05, 0.08, 0.09)
+        add(built, component, -LIMITS.overdue_seconds, 60 - LIMITS.overdue_seconds, 0)
+        add("indexrelay_index_recall", component, 0.89, 0.9, 0.95)
+        add("indexrelay_freshness_seconds", component, 0, 900, 901)
+        add("indexrelay_index_tombstone_ratio", component, 0.05, 0.08, 0.09)
         for condition in (Condition.CURRENT, Condition.DEFERRED):
-            of = series(component, ("condition", str(condition)))
+            of = series(*component, ("condition", str(condition)))
             add("indexrelay_index_condition", of, 0, 0, 1)
-    add("indexrelay_rebuild_success_ratio", (), 0.5, 0.8, 1)
+    found["indexrelay_rebuild_success_ratio", ()] = [
+        0.5 if 40 < each < 80 else 0.8 for each in range(MINUTES)
+    ]
     for state in READER_CONDITIONS:
         add("indexrelay_readers", series(("state", state)), 0, 1, 3)
     add("indexrelay_dead_letters", (), 0, 2)
     for place in ("artifacts", "data"):
         add("indexrelay_disk_free_ratio", series(("place", place)), 0.05, 0.1, 0.5)
+    for number in ("1", "2"):  # two hosts, each with volumes of its own
+        labels = series(("place", "data"), ("instance", number), ("job", "indexrelay"))
+        add("indexrelay_disk_free_ratio", labels, 0.05, 0.1, 0.5)
+    found["indexrelay_last_look_timestamp_seconds", (("instance", "1"),)] = [
+        60.0 * min(minute, 50 if minute < 60 else minute) for minute in range(MINUTES)
+    ]
     for code, severity in product(PROBLEMS, Severity):
         labels = series(("code", code), ("severity", str(severity)))
         add("indexrelay_verdict_problems", labels, 0, 1)
@@ -152,7 +162,7 @@ def test_prometheus_and_we_ourselves_fire_the_same_alerts_at_every_minute(tmp_pa
     found = recorded()
     decided = dict(decided_by_us(found))
     fired = {name for each in decided.values() for name, alerts in each.items() if alerts}
-    assert fired == set(get_args(AlertName))
+    assert fired == set(get_args(AlertName)) - {"MonitorAbsent"}
     tests = {
         "rule_files": ["alerts.yml"],
         "evaluation_interval": "1m",
@@ -186,6 +196,60 @@ def test_prometheus_and_we_ourselves_fire_the_same_alerts_at_every_minute(tmp_pa
     assert run_promtool(tmp_path, tests).returncode != 0
 
 
+def test_prometheus_sees_that_the_monitor_of_one_installation_is_gone(tmp_path: Path) -> None:
+    name = "indexrelay_last_look_timestamp_seconds"
+    gone = {"severity": "critical", "namespace": "prod"}
+    tests = {
+        "rule_files": ["alerts.yml"],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [
+                    {"series": f'{name}{{namespace="dev", instance="1"}}', "values": "0+60x60"},
+                    {
+                        "series": f'{name}{{namespace="prod", instance="2"}}',
+                        "values": "0+60x9 stale",
+                    },
+                ],
+                "promql_expr_test": [
+                    {"expr": _firing(), "eval_time": f"{minute}m", "exp_samples": samples}
+                    for minute, samples in (
+                        (14, []),
+                        (15, [{"labels": _labels(alertname="MonitorAbsent", **gone), "value": 1}]),
+                    )
+                ],
+            },
+            {
+                "interval": "1m",
+                "input_series": [],
+                "promql_expr_test": [
+                    {
+                        "expr": _firing(),
+                        "eval_time": "5m",
+                        "exp_samples": [
+                            {
+                                "labels": _labels(alertname="MonitorAbsent", severity="critical"),
+                                "value": 1,
+                            }
+                        ],
+                    }
+                ],
+            },
+        ],
+    }
+    done = run_promtool(tmp_path, tests)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def _firing() -> str:
+    return 'ALERTS{alertstate="firing"}'
+
+
+def _labels(**labels: str) -> str:
+    return as_prometheus_names("ALERTS", (*labels.items(), ("alertstate", "firing")))
+
+
 def test_the_shipped_rules_are_those_of_the_definition_and_promtool_takes_them() -> None:
     assert SHIPPED.read_text() == prometheus_rules(LIMITS)
     done = subprocess.run(
@@ -198,12 +262,15 @@ def test_the_shipped_rules_are_those_of_the_definition_and_promtool_takes_them()
 def test_every_rule_is_about_metrics_and_labels_that_there_are() -> None:
     assert [each.name for each in rules(LIMITS)] == list(get_args(AlertName))
     for rule in rules(LIMITS):
+        assert bool(rule.conditions) is not bool(rule.elsewhere)
+        assert set(re.findall(r"indexrelay_\w+", rule.expression)) <= set(METRICS)
         for part in rule.conditions:
             labels = set(METRICS[part.metric].labels)
             assert {name for name, _ in part.where} <= labels
             assert part.other_than is None or part.other_than[0] in labels
             assert len(rule.conditions) == 1 or "component" in labels
-        known = dict.fromkeys(METRICS[rule.conditions[0].metric].labels, "x")
+        metric = rule.conditions[0].metric if rule.conditions else "indexrelay_rebuilders"
+        known = dict.fromkeys(METRICS[metric].labels, "x")
         assert "{" not in rule.summary.format_map(known)
 
 
@@ -292,6 +359,8 @@ def test_a_comparison_of_an_age_and_of_other_values_is_written_as_prometheus_rea
     assert found.promql() == (
         'time() - max without (instance, job) (m{a="b\\"c", code!~"x|y"}) > 1.5'
     )
+    least = Comparison(metric="m", compared="<", limit=1, of_each=True)
+    assert least.promql() == "min without (job) (m) < 1"
 
 
 @pytest.mark.parametrize("code", Code)

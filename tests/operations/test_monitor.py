@@ -192,7 +192,7 @@ def test_what_cannot_be_read_is_absent_and_a_critical_problem(
     with pipeline.without_redis():
         monitor.turn()
         page = asked(monitor, "/metrics")[1]
-        assert 'indexrelay_verdict_problems{code="redis_unreadable",severity="critical"} 1' in page
+        assert re.search('_problems{code="redis_unreadable",.*severity="critical"} 1', page)
         assert "indexrelay_readers{" not in page
         pipeline.clock.advance(60)
         monitor.turn()
@@ -213,6 +213,20 @@ def test_health_says_that_the_last_look_is_too_old(
     pipeline.clock.advance(3 * pipeline.settings.monitoring.look_seconds + 31)
     status, health = asked(monitor, "/health")
     assert (status, health["active_alerts"][0]["name"]) == (503, "NotLookedAt")
+
+
+def test_people_are_told_once_that_a_look_does_not_end_and_that_one_has_ended_again(
+    pipeline: Pipeline, make_monitor: MakeMonitor
+) -> None:
+    monitor = make_monitor()
+    told: Any = monitor._notifier
+    pipeline.clock.advance(3 * pipeline.settings.monitoring.look_seconds + 31)
+    for _ in range(2):  # the first look hangs
+        monitor.watch()
+    ((kind, text),) = told.take()
+    assert (kind, "has not ended" in text) == (NoticeKind.FAILURE, True)
+    monitor.turn()
+    assert (NoticeKind.RECOVERY, "it is looked again") in told.take()
 
 
 def test_a_port_that_is_taken_keeps_no_look_from_being_made(
@@ -302,7 +316,8 @@ def test_the_page_has_the_metrics_that_the_document_lists(
     for name, family in families.items():
         assert (family.type, family.documentation) == (METRICS[name].kind, METRICS[name].text)
         for sample in family.samples:
-            assert set(sample.labels) - {"le"} == set(METRICS[name].labels)
+            assert set(sample.labels) - {"le"} == {"namespace", *METRICS[name].labels}
+            assert sample.labels["namespace"] == pipeline.settings.namespace
     durations = families["indexrelay_rebuild_duration_seconds"].samples
     assert durations[-2].value == durations[-3].value == 1
 

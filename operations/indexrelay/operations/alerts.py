@@ -4,9 +4,11 @@ There is one definition of each (`rules`). From it come the rules for Prometheus
 deploy/prometheus/ (`prometheus_rules`), and by the same data `Evaluator` decides for those without
 Prometheus. Both decide alike; a test runs both over recorded series, with promtool.
 
-An expression is one comparison, or several that must hold for the same component. The labels of an
-alert are those of its first comparison, of which the greatest value over all processes counts:
-every process that has a port says the same of the whole installation. As in Prometheus, an alert is
+An expression is one comparison, or several that must hold for the same component of the same
+installation. The labels of an alert are those of its first comparison. Every process that has a
+port says the same of the whole installation, and where they differ the worst value counts: the
+least where too little is an alert, the greatest else. What is one host's, or one process's, counts
+for each by itself. As in Prometheus, an alert is
 *pending* from the first look at which its expression holds, *firing* once it has held for the
 rule's time, and it ends at the first look at which it does not hold, or is not known any more.
 """
@@ -21,7 +23,7 @@ from typing import Final, Literal, TypeAlias
 from indexrelay.health.status import Code, Problem, Severity
 from indexrelay.operations.metrics import METRICS, PROBLEMS, Labels, Sample
 from indexrelay.schemas import commands
-from indexrelay.schemas.monitoring import AlertName, AlertSettings
+from indexrelay.schemas.monitoring import AlertName, AlertSettings, MonitoringSettings
 
 Operator: TypeAlias = Literal[">", ">=", "<", "=="]
 _COMPARED: Final[Mapping[str, Callable[[float, float], bool]]] = {
@@ -47,6 +49,8 @@ class Comparison:
     """A label, and values that it must not have: those that other rules are about."""
     age: bool = False
     """Whether the value is a moment, of which the age in seconds is compared."""
+    of_each: bool = False
+    """Whether processes say it of themselves or their hosts, and each counts by itself."""
 
     def promql(self) -> str:
         """The same in the language of Prometheus."""
@@ -55,7 +59,8 @@ class Comparison:
             name, values = self.other_than
             matchers.append(f"{name}!~{json.dumps('|'.join(values))}")
         selector = self.metric + (f"{{{', '.join(matchers)}}}" if matchers else "")
-        value = f"max without ({', '.join(_OF_A_PROCESS)}) ({selector})"
+        worst = "min" if self._least else "max"
+        value = f"{worst} without ({', '.join(self._without)}) ({selector})"
         value = f"time() - {value}" if self.age else value
         return f"{value} {self.compared} {self.limit:.15g}"
 
@@ -73,9 +78,18 @@ class Comparison:
         found: dict[Labels, float] = {}
         for sample in samples:
             if sample.name == self.metric and self._selects(dict(sample.labels)):
-                kept = tuple(each for each in sample.labels if each[0] not in _OF_A_PROCESS)
-                found[kept] = max(sample.value, found.get(kept, sample.value))
+                kept = tuple(each for each in sample.labels if each[0] not in self._without)
+                worst = min if self._least else max
+                found[kept] = worst(sample.value, found.get(kept, sample.value))
         return found
+
+    @property
+    def _least(self) -> bool:
+        return self.compared == "<" and not self.age
+
+    @property
+    def _without(self) -> tuple[str, ...]:
+        return ("job",) if self.of_each else _OF_A_PROCESS
 
     def _selects(self, labels: Mapping[str, str]) -> bool:
         if self.other_than is not None and labels.get(self.other_than[0]) in self.other_than[1]:
@@ -89,42 +103,69 @@ class Rule:
 
     name: AlertName
     conditions: tuple[Comparison, ...]
-    """What must hold; for the same component, where they are several."""
+    """What must hold; for the same component of one installation, where they are several."""
     for_seconds: int
     severity: Severity
     summary: str
     """In a sentence; ``{component}`` is the value of a label."""
     advice: str
+    elsewhere: str = ""
+    """In the language of Prometheus, in place of comparisons: what only others can see."""
 
     @property
     def expression(self) -> str:
         """In the language of Prometheus."""
-        return " and on (component) ".join(each.promql() for each in self.conditions)
+        together = f" and on ({', '.join(_TOGETHER)}) "
+        return self.elsewhere or together.join(each.promql() for each in self.conditions)
 
     def holding(self, samples: Sequence[Sample], at: float) -> dict[Labels, float]:
         """The labels for which it holds, with the value of the first comparison."""
+        if not self.conditions:
+            return {}
         first, *others = (each.holding(samples, at) for each in self.conditions)
         for other in others:
-            components = {dict(labels).get("component") for labels in other}
-            first = {
-                labels: value
-                for labels, value in first.items()
-                if dict(labels).get("component") in components
-            }
+            held = set(map(_together, other))
+            first = {labels: value for labels, value in first.items() if _together(labels) in held}
         return first
 
     def is_known(self, labels: Labels, samples: Sequence[Sample]) -> bool:
         """Whether everything that it compares for an alert with these labels is known."""
         first, *others = (each.series(samples) for each in self.conditions)
-        component = dict(labels).get("component")
         return any(set(each) <= set(labels) for each in first) and all(
-            any(dict(each).get("component") == component for each in other) for other in others
+            _together(labels) in set(map(_together, other)) for other in others
         )
 
 
-def rules(limits: AlertSettings) -> tuple[Rule, ...]:
-    """Every rule that the settings leave on, with their limits."""
-    return tuple(each for each in _all_rules(limits) if each.name not in limits.off)
+_TOGETHER: Final = ("namespace", "component")
+"""Labels in which the comparisons of a rule agree."""
+
+
+def _together(labels: Labels) -> tuple[str | None, ...]:
+    found = dict(labels)
+    return tuple(found.get(name) for name in _TOGETHER)
+
+
+LOOK_SECONDS: Final = MonitoringSettings().look_seconds
+"""How often is looked where the settings do not say."""
+
+
+def late_after(look_seconds: float) -> float:
+    """The age in seconds of a look after which the next one does not come by itself."""
+    return _LOOKS * look_seconds + _GRACE_SECONDS
+
+
+_LOOKS: Final = 3
+_GRACE_SECONDS: Final = 30.0
+
+
+def rules(limits: AlertSettings, *, look_seconds: float = LOOK_SECONDS) -> tuple[Rule, ...]:
+    """Every rule that the settings leave on, with their limits.
+
+    Args:
+        look_seconds: how often the monitor looks.
+    """
+    every = (*_all_rules(limits), *_of_the_monitor(look_seconds))
+    return tuple(each for each in every if each.name not in limits.off)
 
 
 _RULED: Final = (
@@ -249,7 +290,12 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
     yield Rule(
         name="DiskLow",
         conditions=(
-            Comparison(metric="indexrelay_disk_free_ratio", compared="<", limit=limits.disk_free),
+            Comparison(
+                metric="indexrelay_disk_free_ratio",
+                compared="<",
+                limit=limits.disk_free,
+                of_each=True,
+            ),
         ),
         for_seconds=300,
         severity=Severity.CRITICAL,
@@ -273,6 +319,46 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
     )
     yield _of_problems("ProblemCritical", Severity.CRITICAL, for_seconds=60)
     yield _of_problems("ProblemWarning", Severity.WARNING, for_seconds=900)
+
+
+_LAST_LOOK: Final = "indexrelay_last_look_timestamp_seconds"
+
+
+def _of_the_monitor(look_seconds: float) -> Iterator[Rule]:
+    """That nobody looks: then no other rule says anything any more."""
+    yield Rule(
+        name="MonitorLate",
+        conditions=(
+            Comparison(
+                metric=_LAST_LOOK,
+                compared=">",
+                limit=late_after(look_seconds),
+                age=True,
+                of_each=True,
+            ),
+        ),
+        for_seconds=60,
+        severity=Severity.CRITICAL,
+        summary="nothing was looked at for too long, so no other alert is decided",
+        advice=NOT_LOOKED_AT,
+    )
+    yield Rule(
+        name="MonitorAbsent",
+        conditions=(),
+        elsewhere=f"(count by (namespace) (last_over_time({_LAST_LOOK}[1d])) unless "
+        f"count by (namespace) ({_LAST_LOOK})) or absent_over_time({_LAST_LOOK}[1d])",
+        for_seconds=300,
+        severity=Severity.CRITICAL,
+        summary="no operator or rebuilder says how the installation is",
+        advice="see that the operator runs, and that its port is asked (monitoring.operator)",
+    )
+
+
+NOT_LOOKED_AT: Final = (
+    "see whether the catalog's database, the artifacts or Redis hang; the log of this role says "
+    "what it waits for"
+)
+"""What to do where the next look does not come."""
 
 
 def _of_problems(name: AlertName, severity: Severity, *, for_seconds: int) -> Rule:
@@ -434,8 +520,8 @@ def _fired(alert: Alert | None) -> bool:
     return alert is not None and alert.state is AlertState.FIRING
 
 
-def prometheus_rules(limits: AlertSettings) -> str:
-    """The rules as a file of Prometheus."""
+def prometheus_rules(limits: AlertSettings, *, look_seconds: float = LOOK_SECONDS) -> str:
+    """The rules as a file of Prometheus; the arguments are those of `rules`."""
     lines = [
         "# The alerts of indexrelay, for Prometheus; written by `make docs` from",
         "# indexrelay.operations.alerts. With the limits of your settings:",
@@ -444,7 +530,7 @@ def prometheus_rules(limits: AlertSettings) -> str:
         "  - name: indexrelay",
         "    rules:",
     ]
-    for rule in rules(limits):
+    for rule in rules(limits, look_seconds=look_seconds):
         lines += [
             f"      - alert: {rule.name}",
             f"        expr: {_quoted(rule.expression)}",

@@ -5,9 +5,11 @@ or put the file where Grafana is provisioned from; which Prometheus it asks is a
 """
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
+from indexrelay.operations.metrics import METRICS
 from indexrelay.schemas.errors import require
 
 Unit: TypeAlias = Literal["s", "bytes", "percentunit", "short", "reqps", "dateTimeFromNow"]
@@ -17,6 +19,8 @@ _HALF: Final = 12
 _HEIGHT: Final = 8
 _OURS: Final = "max without (instance, job)"
 """Every process says the same of the installation."""
+_EACH_HOST: Final = "min without (job)"
+"""A volume is one host's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +194,10 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 unit="percentunit",
                 description="The share of the volume.",
                 queries=(
-                    Query(promql=f"{_OURS} (indexrelay_disk_free_ratio)", legend="{{place}}"),
+                    Query(
+                        promql=f"{_EACH_HOST} (indexrelay_disk_free_ratio)",
+                        legend="{{place}} {{instance}}",
+                    ),
                 ),
             ),
             Panel(
@@ -212,7 +219,7 @@ def dashboard(namespace: str) -> str:
     """The JSON model of the dashboard.
 
     Args:
-        namespace: whose it is, for the title.
+        namespace: whose it is: other installations of the same Prometheus are left out.
 
     Raises:
         MissingExtraError: grafana-foundation-sdk is not installed.
@@ -232,9 +239,24 @@ def dashboard(namespace: str) -> str:
     for title, panels in ROWS:
         board = board.with_row(sdk.dashboard.Row(title))
         for panel in panels:
-            board = board.with_panel(sdk.panel(panel))
+            board = board.with_panel(sdk.panel(panel, namespace))
     model = json.loads(sdk.encoder.JSONEncoder(sort_keys=True).encode(board.build()))
     return json.dumps(model, indent=2) + "\n"
+
+
+_NAME: Final = re.compile(r"(?P<name>indexrelay_\w+)(?P<opened>\{)?")
+
+
+def _within(promql: str, namespace: str) -> str:
+    """The same of one installation; a reader's own metrics have no such label."""
+
+    def selected(found: re.Match[str]) -> str:
+        if found["name"].removesuffix("_bucket") not in METRICS:
+            return found[0]
+        matcher = f"namespace={json.dumps(namespace)}"
+        return f"{found['name']}{{{matcher}" + (", " if found["opened"] else "}")
+
+    return _NAME.sub(selected, promql)
 
 
 class _Sdk:
@@ -247,7 +269,7 @@ class _Sdk:
         self._models: Any = require("grafana_foundation_sdk.models.dashboard")
         self.encoder: Any = require("grafana_foundation_sdk.cog.encoder")
 
-    def panel(self, panel: Panel) -> Any:
+    def panel(self, panel: Panel, namespace: str) -> Any:
         source = self._models.DataSourceRef(type_val="prometheus", uid="${source}")
         built = (
             self._timeseries.Panel()
@@ -260,6 +282,7 @@ class _Sdk:
             .height(_HEIGHT)
         )
         for name, query in zip("ABCD", panel.queries, strict=False):
-            target = self._prometheus.Dataquery().expr(query.promql).legend_format(query.legend)
+            promql = _within(query.promql, namespace)
+            target = self._prometheus.Dataquery().expr(promql).legend_format(query.legend)
             built = built.with_target(target.ref_id(name).datasource(source))
         return built

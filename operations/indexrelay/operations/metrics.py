@@ -2,7 +2,8 @@
 
 `METRICS` lists them, and docs/metrics.md is held to it. A role that has a port writes all of them
 (`page_of`), and alerts are rules over the same samples (`samples_of`). Every value is one of the
-whole installation: where several processes write them, take the greatest, not the sum. What one
+whole installation: where several processes write them, take the greatest, not the sum. On the page
+each has the label ``namespace`` besides, whose installation it is. What one
 reader does it counts itself (`indexrelay.service.metrics`).
 
 Labels are names that the settings declare and words that are listed here: what somebody writes into
@@ -309,13 +310,15 @@ class _Page(Collector):
     def collect(self) -> Iterator[Family]:
         """Yield each family, in the order of `METRICS`."""
         families = {name: _family(each) for name, each in METRICS.items()}
+        ours = {"namespace": self._seen.namespace}
         for sample in samples_of(self._seen):
-            families[sample.name].add_sample(sample.name, dict(sample.labels), sample.value)
+            labels = {**ours, **dict(sample.labels)}
+            families[sample.name].add_sample(sample.name, labels, sample.value)
         durations = families["indexrelay_rebuild_duration_seconds"]
         rebuilds = self._seen.rebuilds
         bounds = (*map(str, DURATION_BUCKETS), "+Inf")
         for status, buckets in sorted(rebuilds.buckets.items()):
-            of = {"status": status}
+            of = {**ours, "status": status}
             for bound, count in zip(bounds, accumulate(buckets), strict=True):
                 durations.add_sample(f"{durations.name}_bucket", {**of, "le": bound}, count)
             durations.add_sample(f"{durations.name}_count", of, sum(buckets))

@@ -2,23 +2,34 @@
 
 It is a duty of the operator, and runs beside a rebuilder that has a port. One look serves all:
 ``/metrics``, ``/health``, the alerts and the notices say the same. Its port answers from the last
-look; where that is too old, since a database hangs, ``/health`` says so.
+look; where that is too old, since a database hangs, ``/health`` says so, and whoever is told of
+alerts is told of that by another thread.
 """
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
 from indexrelay.health.status import Severity
-from indexrelay.operations.alerts import Alert, Evaluation, Evaluator, described, rules
+from indexrelay.operations.alerts import (
+    NOT_LOOKED_AT,
+    Alert,
+    Evaluation,
+    Evaluator,
+    described,
+    late_after,
+    rules,
+)
 from indexrelay.operations.metrics import CONTENT_TYPE, page_of, samples_of
-from indexrelay.operations.notifications import Notifier, notices_of
+from indexrelay.operations.notifications import Notice, Notifier, notices_of
 from indexrelay.operations.observer import Observation, Observer
 from indexrelay.operations.server import MonitoringServer, Page, problem
-from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.clock import Background, Clock
 from indexrelay.schemas.loggers import LogOnce, get_logger
+from indexrelay.schemas.monitoring import NoticeKind
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
@@ -26,9 +37,6 @@ from indexrelay.streams import Connection
 
 _log = get_logger(__name__)
 Role: TypeAlias = Literal["operator", "rebuilder"]
-_LOOKS: Final = 3
-"""A look that is this many periods late, and `_GRACE_SECONDS`, does not come by itself."""
-_GRACE_SECONDS: Final = 30.0
 STATUSES: Final = ("healthy", "warning", "critical")
 
 
@@ -53,7 +61,7 @@ class Looker:
         clock: Clock,
     ) -> None:
         """What is handed in stays the caller's to close."""
-        self.rules = rules(settings.alerts)
+        self.rules = rules(settings.alerts, look_seconds=settings.monitoring.look_seconds)
         self._observer = Observer(
             settings, catalog=catalog, store=store, connection=connection, clock=clock
         )
@@ -111,6 +119,9 @@ class Monitor:
         self._metrics = b""
         self._looked_at = clock.monotonic()
         self._not_listening = LogOnce()
+        self._told_late = False
+        self._telling = threading.Lock()
+        self._watch = Background(self.watch, name="monitoring-watch")
 
     @property
     def name(self) -> str:
@@ -124,22 +135,57 @@ class Monitor:
 
     def turn(self) -> float:
         """Look once, and tell who wants to know; the seconds until the next look."""
+        if self._notifier is not None:
+            self._notifier.start()
+            self._watch.start()
         before, look = self._last, self._looker.look()
         self._metrics = page_of(look.seen)  # before anybody who asks may see the look
         self._last, self._looked_at = look, self._clock.monotonic()
         self._listen()
         if self._notifier is not None:
-            self._notifier.start()
+            self._tell_whether_late(self._notifier)
             earlier = None if before is None else before.seen
             self._notifier.offer(notices_of(earlier, look.seen, look.evaluation))
         return self._settings.monitoring.look_seconds
 
+    def watch(self) -> float:
+        """Tell where a look does not end; the seconds until the next time. It has a thread of its
+        own beside `turn`."""
+        if self._notifier is not None:
+            self._tell_whether_late(self._notifier)
+        return self._settings.monitoring.look_seconds
+
     def stop(self) -> None:
         """Close the port, and end the notifier; safe twice, and before the first turn."""
+        self._watch.stop()
         if self._server is not None:
             self._server.stop()
         if self._notifier is not None:
             self._notifier.stop()
+
+    def _late_seconds(self) -> float | None:
+        """The age of the last look, where the next one should long have ended."""
+        age = self._clock.monotonic() - self._looked_at
+        return age if age > late_after(self._settings.monitoring.look_seconds) else None
+
+    def _tell_whether_late(self, notifier: Notifier) -> None:
+        """Tell of a look that does not end, and that one has ended again, once each."""
+        with self._telling:
+            late = self._late_seconds()
+            if (late is not None) is self._told_late:
+                return
+            self._told_late = late is not None
+            notifier.offer(
+                [
+                    Notice(
+                        kind=NoticeKind.RECOVERY if late is None else NoticeKind.FAILURE,
+                        severity=Severity.CRITICAL,
+                        about="NotLookedAt",
+                        text="it is looked again" if late is None else _late_words(late),
+                        advice="" if late is None else NOT_LOOKED_AT,
+                    )
+                ]
+            )
 
     def _listen(self) -> None:
         """Open the port; where it is taken, looks go on, and the next one tries again."""
@@ -163,9 +209,7 @@ class Monitor:
             return 200, CONTENT_TYPE, self._metrics
         if path != "/health":
             return None
-        age = self._clock.monotonic() - self._looked_at
-        late = age > _LOOKS * self._settings.monitoring.look_seconds + _GRACE_SECONDS
-        document = health_document(last, component=self._role, late_seconds=age if late else None)
+        document = health_document(last, component=self._role, late_seconds=self._late_seconds())
         status = 503 if document["status"] == "critical" else 200
         return status, "application/json", json.dumps(document).encode()
 
@@ -220,8 +264,11 @@ def _late(seconds: float, at: datetime) -> dict[str, Any]:
         "name": "NotLookedAt",
         "severity": str(Severity.CRITICAL),
         "labels": {},
-        "summary": f"the last look is {seconds:.0f} s old: the next one has not ended",
-        "advice": "see whether the catalog's database, the artifacts or Redis hang; the log of "
-        "this role says what it waits for",
+        "summary": _late_words(seconds),
+        "advice": NOT_LOOKED_AT,
         "since": at.isoformat(),
     }
+
+
+def _late_words(seconds: float) -> str:
+    return f"the last look is {seconds:.0f} s old: the next one has not ended"

@@ -92,6 +92,8 @@ class Observation:
 
     facts: Facts
     verdict: Verdict
+    namespace: str = ""
+    """Of the installation."""
     rebuilds: RebuildCounts = RebuildCounts()
     results: tuple[RebuildResult, ...] = ()
     """What ended since the look before, oldest first."""
@@ -184,6 +186,7 @@ class Observer:
         return Observation(
             facts=facts,
             verdict=judge(facts),
+            namespace=self._settings.namespace,
             rebuilds=self._rebuilds.with_results(results, counted=not first),
             results=() if first else tuple(results),
             builds=dict(self._builds),

@@ -94,6 +94,8 @@ AlertName: TypeAlias = Literal[
     "BackupOld",
     "ProblemCritical",
     "ProblemWarning",
+    "MonitorLate",
+    "MonitorAbsent",
 ]
 
 

@@ -62,10 +62,13 @@ def test_alerts_say_which_rules_hold_and_write_those_of_prometheus(
     assert said.code == 0
     assert "RebuildFailing" in said.out
     limited = tmp_path / "indexrelay.toml"
-    limited.write_text(f'{CONFIG}\n[alerts]\nrecall = 0.5\noff = ["DiskLow"]\n')
+    limited.write_text(
+        f'{CONFIG}\n[alerts]\nrecall = 0.5\noff = ["DiskLow"]\n[monitoring]\nlook_seconds = 10\n'
+    )
     text = run("monitor", "alerts", "--prometheus", "--config", str(limited)).out
     written = {each["alert"]: each["expr"] for each in yaml.safe_load(text)["groups"][0]["rules"]}
     assert "DiskLow" not in written
+    assert "> 60" in written["MonitorLate"]
     assert written["RecallLow"].endswith("< 0.5")
     said = run("monitor", "alerts", "--prometheus", "--json", *at)
     assert (said.code, "leave out --json" in said.err) == (2, True)
@@ -78,7 +81,10 @@ def test_the_dashboard_asks_for_metrics_that_there_are(run: Run, built: Path) ->
     asked = [each["expr"] for panel in panels for each in panel["targets"]]
     known = {*METRICS, *READERS_METRICS}
     for expression in asked:
-        names = re.findall(r"indexrelay_\w+", expression)
+        names = re.findall(r"indexrelay_\w+", re.sub('"[^"]*"', "", expression))
+        assert ("namespace=" in expression) is any(
+            each.removesuffix("_bucket") in METRICS for each in names
+        )
         assert names
         assert {each.removesuffix("_bucket") for each in names} <= known
     assert all(panel["datasource"]["uid"] == "${source}" for panel in panels)

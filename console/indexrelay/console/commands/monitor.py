@@ -106,7 +106,9 @@ def alerts(
         raise typer.BadParameter("--prometheus writes YAML: leave out --json")
     if prometheus:
         with Installation.at(config) as installation:
-            ANSWERS.stream.write(prometheus_rules(installation.settings.alerts))
+            settings = installation.settings
+            every = settings.monitoring.look_seconds
+            ANSWERS.stream.write(prometheus_rules(settings.alerts, look_seconds=every))
         return
     with _looking(config) as looker:
         look = looker.look()
