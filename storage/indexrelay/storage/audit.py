@@ -62,7 +62,8 @@ class AuditAction(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     DELETED = "deleted"
-    """A collection, with its entries, or a dead letter."""
+    """A collection, with its entries; a dead letter; or what a person cleaned up: releases,
+    versions and blobs of the artifacts, and backups."""
     BACKED_UP = "backed_up"
     RESTORED = "restored"
 

@@ -3,11 +3,15 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from indexrelay.console.commands.maintenance import audit_collected
+from indexrelay.console.installation import Installation
 from indexrelay.schemas.settings_file import load_settings
-from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.artifacts import ArtifactStore, Collected
+from indexrelay.storage.audit import AuditAction, AuditLog
 from tests.console.conftest import Run
 
 pytestmark = pytest.mark.server
@@ -22,6 +26,12 @@ def config(built: Path, tmp_path: Path) -> Path:
         ignore=lambda _, names: [name for name in names if "redis" in name or "sock" in name],
     )
     return tmp_path / "copy" / built.name
+
+
+def deleted(config: Path) -> list[dict[str, Any]]:
+    """The lines of the audit log about what was deleted."""
+    log = AuditLog.of(load_settings(config, environ={}))
+    return [line for line in log.newest(100) if line["action"] == AuditAction.DELETED]
 
 
 def test_what_takes_the_disk_is_listed_by_component_version_and_blob(
@@ -58,10 +68,30 @@ def test_a_cleanup_shows_first_what_it_would_remove(run: Run, config: Path) -> N
     oldest_id = oldest.removeprefix("indexrelay-").removesuffix(".tar.zst")
     assert oldest_id in said.out
     assert (folder / oldest).exists()
+    assert deleted(config) == []
     removed = json.loads(run("maintenance", "cleanup", "--json", "--config", str(config)).out)
     assert (removed["dry_run"], removed["backups"]) == (False, [oldest_id])
     assert removed["blobs"] == 0  # everything is young, or released
     assert [path.name for path in folder.glob("*.zst")] == [newest]
+    [line] = deleted(config)
+    assert (line["subject"], line["backups"]) == ("backups", [oldest_id])
+
+
+def test_what_a_person_had_removed_from_the_artifacts_is_in_the_audit_log(config: Path) -> None:
+    collected = Collected(
+        releases=(1, 2), versions=(("map", "a" * 64),), blobs=("b" * 64, "c" * 64), bytes=70
+    )
+    with Installation(load_settings(config, environ={})) as installation:
+        audit_collected(installation, collected, dry_run=True)
+        audit_collected(installation, Collected(staged=3), dry_run=False)
+        assert deleted(config) == []
+        audit_collected(installation, collected, dry_run=False)
+    [line] = deleted(config)
+    assert line["subject"] == "artifacts"
+    assert line["releases"] == ["1", "2"]
+    assert line["versions"] == [f"map/{'a' * 64}"]
+    assert line["blobs"] == ["b" * 64, "c" * 64]
+    assert line["bytes"] == 70
 
 
 def test_a_scrub_reads_every_file_and_names_the_corrupt_one(run: Run, config: Path) -> None:

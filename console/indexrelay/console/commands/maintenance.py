@@ -37,9 +37,11 @@ from indexrelay.storage.artifacts import (
     ArtifactStore,
     BlobCorruptError,
     BlobMissingError,
+    Collected,
     VersionUnreadableError,
 )
 from indexrelay.storage.artifacts.usage import StoreUsage, VersionUsage
+from indexrelay.storage.audit import AuditAction
 from indexrelay.storage.catalog.database import sqlite_file
 from indexrelay.streams.connection import Connection
 
@@ -65,7 +67,11 @@ def cleanup(
             keys=installation.keys,
             clock=SystemClock(),
         ).collect(dry_run=dry_run)
+        audit_collected(installation, collected, dry_run=dry_run)
         backups = backups_of(installation).prune(dry_run=dry_run)
+        if backups and not dry_run:
+            ids = [each.id for each in backups]
+            installation.audit(AuditAction.DELETED, subject="backups", backups=ids)
     removed = Removed(
         dry_run=dry_run,
         releases=collected.releases,
@@ -285,6 +291,20 @@ class Scrubbed(_Fact):
     blobs: int
     bytes: int
     corrupt: tuple[Corrupt, ...]
+
+
+def audit_collected(installation: Installation, collected: Collected, *, dry_run: bool) -> None:
+    """Record what a person had removed from the artifacts, if anything was."""
+    if dry_run or not (collected.releases or collected.versions or collected.blobs):
+        return
+    installation.audit(
+        AuditAction.DELETED,
+        subject="artifacts",
+        releases=[str(each) for each in collected.releases] or None,
+        versions=[f"{component}/{id_}" for component, id_ in collected.versions] or None,
+        blobs=list(collected.blobs) or None,
+        bytes=collected.bytes,
+    )
 
 
 def connection_of(installation: Installation) -> Connection | None:
