@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexrelay.schemas.errors import UnreadableEventError
@@ -127,6 +127,7 @@ _ANYTHING = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine, too
 @given(st.sampled_from(SAID), st.booleans(), st.data())
 def test_an_event_that_is_read_in_one_go_is_the_one_that_is_read_step_by_step(
     said: EventData, in_data: bool, draw: st.DataObject
