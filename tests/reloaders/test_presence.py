@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from indexrelay.reloaders import Reloader
 from indexrelay.schemas.messages import FIELD, Event, LoadOutcome, ReaderState, ReleaseApplied
 from indexrelay.streams import Connection, Keys, members_of, publish
 from tests.fixtures.servers import fake_connection
@@ -134,6 +135,22 @@ def test_presence_is_kept_alive_while_a_load_takes_longer_than_its_ttl(
     finally:
         go_on.set()
         reader.stop()
+
+
+def test_presence_shows_what_is_so_when_it_is_written_and_not_what_was_so_before(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads publish: a state of before would take the place of a newer one."""
+    reader = bench.reader(connection=fake_connection())
+    taken_at_its_turn: list[bool] = []
+
+    def state(self: Reloader, whole: Any = Reloader.state) -> ReaderState:
+        taken_at_its_turn.append(self._reporter._lock.locked())
+        return whole.fget(self)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(Reloader, "state", property(state))
+    reader._publish_presence()
+    assert taken_at_its_turn == [True]
 
 
 @pytest.mark.parametrize("reader_id", ["", "-a", "a b", "a\n", "x" * 129, "../a"])

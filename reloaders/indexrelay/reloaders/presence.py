@@ -120,10 +120,10 @@ class Reporter:
         """How often the state has to be published: two may get lost before it counts as gone."""
         return self._ttl_seconds / 3
 
-    def publish(self, state: ReaderState) -> None:
-        """Replace the state that others see."""
+    def publish(self, state: Callable[[], ReaderState]) -> None:
+        """Replace the state that others see, by what it is once it is this thread's turn."""
         with self._lock:
-            self._publish(state)
+            self._publish(state())
 
     def report(self, applied: ReleaseApplied) -> None:
         """Add what became of a release to the reports."""

@@ -227,18 +227,20 @@ class Reloader:
         return 0 if newest is None else newest.number
 
     @property
+    def damaged(self) -> dict[str, str]:
+        """By component: the wanted version whose files are damaged, which this reader recovers."""
+        return self._follower.damaged
+
+    @property
     def problems(self) -> tuple[Problem, ...]:
         """What keeps this reader from serving the newest release, whole; empty: nothing.
 
         The same that `indexrelay status` says of it, from its last look into the store: it does
         not wait for a disk.
         """
-        seen, waiting = self._follower.store_view, 0.0
-        if seen.asking_since is not None:
-            waiting = self._clock.monotonic() - seen.asking_since
-        error = seen.error
-        if waiting > _SILENT_SECONDS:
-            error = f"no answer for {waiting:.0f} s"
+        seen, now = self._follower.store_view, self._clock.monotonic()
+        waiting = 0.0 if seen.asking_since is None else now - seen.asking_since
+        error = f"no answer for {waiting:.0f} s" if waiting > _SILENT_SECONDS else seen.error
         if error is not None:
             return (
                 Problem(
@@ -364,10 +366,9 @@ class Reloader:
                 if not self._stopping.is_set():
                     return
                 self._thread.join()
-            self._stopping = threading.Event()
+            self._stopping = stopping = threading.Event()
             self._watch = self._follower.watch(self._link, self._keys)
             self._current.open()
-            stopping = self._stopping
             import_driver()
             self._thread = SupervisedThread(
                 lambda: self._run(stopping), name="indexrelay-reloader", wait=stopping.wait
@@ -448,7 +449,7 @@ class Reloader:
         log.info("reader.started", reader=who.label, first_look_in_seconds=round(first, 3))
         if self._current.contents.release:
             # Inherited in a fork: it answers already, and must be counted from the start.
-            self._reporter.publish(self.state)
+            self._reporter.publish(lambda: self.state)
         stopping.wait(first)
         self._start_scrubber(stopping)
         if self._live is not None:
@@ -465,7 +466,7 @@ class Reloader:
                 look_at = now + spread.cut(self._settings.reader.poll_seconds)
                 publish_at = now + spread.cut(self._reporter.renew_seconds)
             elif self._note_silence() or now >= publish_at:
-                self._reporter.publish(self.state)
+                self._reporter.publish(lambda: self.state)
                 publish_at = now + spread.cut(self._reporter.renew_seconds)
             due_at = min(look_at, publish_at, self._follower.retry_at or look_at)
             wait_seconds = min(due_at - now, self._settings.reader.block_seconds)
@@ -488,7 +489,7 @@ class Reloader:
                 clock=self._clock,
                 recover=Recovery(
                     self._catalog,
-                    damaged=lambda: self._follower.damaged,
+                    damaged=lambda: self.damaged,
                     held=lambda: self._current.contents.held,
                     clock=self._clock,
                 ).look,
@@ -553,7 +554,7 @@ class Reloader:
 
     def _publish_presence(self) -> None:
         if self._may_report:
-            self._reporter.publish(self.state)
+            self._reporter.publish(lambda: self.state)
 
     def _note_ready(self) -> None:
         if self._follower.ready:
@@ -570,7 +571,7 @@ class Reloader:
         """Report a release that was worked through."""
         failpoint("reader.before_report")
         # Presence first: a client that reads the report may look there at once.
-        self._reporter.publish(self.state)
+        self._reporter.publish(lambda: self.state)
         self._reporter.report(
             ReleaseApplied(
                 reader=self._identity.label,
