@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
+from indexrelay.components.text_index import TextIndex
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.settings import (
     EmbedderSettings,
@@ -193,6 +194,18 @@ def test_an_earlier_version_that_is_whole_serves_instead_of_one_that_is_not(
     ), "live changes are laid over it"
     assert words["error"]
     assert notes["available"]
+
+
+def test_no_recovery_is_shown_of_a_load_that_fails_although_the_files_are_whole(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_given: object) -> object:
+        raise ValueError("it fails here")
+
+    monkeypatch.setattr(TextIndex, "load", load)
+    words = status(asking(pipeline.reader("late")))["collections"]["notes"]["components"]["words"]
+    assert (words["served"], words["recovery"]) == (False, None)
+    assert "it fails here" in words["error"]
 
 
 def test_a_rebuild_that_is_asked_for_is_a_row_that_a_rebuilder_answers(pipeline: Pipeline) -> None:

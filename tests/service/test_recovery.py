@@ -90,7 +90,7 @@ def test_damage_is_answered_by_words_and_built_again_although_redis_is_away(
             eventually(pipeline.catalog.inbox.open)
             [row] = pipeline.catalog.inbox.open()
             version = reader.state.components["similar"].wanted
-            assert row.event_id == f"recovery-similar-{version}"
+            assert row.event_id == f"recovery-similar-{version}-1"
         pipeline.settle()
         eventually(lambda: reader.ready)
         answer = client.post(SEARCH, json={"text": "wind", "vector": [1, 0]})

@@ -142,6 +142,18 @@ class CatalogAccess:
             log.info("rebuild.requested", request_id=request_id, reason=reason)
         return True
 
+    def is_open(self, request_id: str) -> bool:
+        """Whether a rebuild is asked for and not answered, as far as the catalog says so."""
+        catalog = self.get()
+        if catalog is None:
+            return False
+        try:
+            answer = catalog.inbox.answer(request_id)
+        except Exception as error:  # noqa: BLE001 - as in `request`
+            self.failed(error)
+            return False
+        return answer is not None and not answer.finished
+
     def close(self) -> None:
         """Close what was opened; safe twice."""
         with self._opening:

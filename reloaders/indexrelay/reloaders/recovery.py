@@ -8,9 +8,10 @@ collection, and calls that degraded), and in any case a new version, built from 
 A rebuilder that sees the damage builds by itself: readers report it by their presence, and the
 rebuilder hashes again what they cannot load. It may see neither, where Redis is away or only this
 host reads other bytes. So a reader that has the catalog asks for a full build there, where damage
-is still found one look later. All readers ask under the same id, which is one request. A version
-that was built and is damaged again is asked for with growing pauses: a bad disk must not keep a
-rebuilder busy for ever.
+is still found one look later. All readers ask under the same ids, one for each time, so that they
+make one request together. Where one is answered and the damage is still there, the build failed or
+did not help, and it is asked for again, with growing pauses. So is a version that was built and is
+damaged again: a bad disk must not keep a rebuilder busy for ever.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -35,6 +36,10 @@ class Requests(Protocol):
         """Ask for it, if that can be written down; whether it could."""
         ...
 
+    def is_open(self, request_id: str) -> bool:
+        """Whether it is asked for and not answered, as far as that is known."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
@@ -42,6 +47,9 @@ class _Asked:
 
     times: int
     next_at: float
+    version: str
+    number: int
+    """The last request for this version, from 1."""
 
 
 class Recovery:
@@ -91,8 +99,12 @@ class Recovery:
         now, before = self._clock.monotonic(), self._asked.get(name)
         if before is not None and now < before.next_at:
             return True
+        number = 1
+        if before is not None and before.version == version:
+            waiting = self._requests.is_open(_request_id(name, version, before.number))
+            number = before.number if waiting else before.number + 1
         if not self._requests.request(
-            f"recovery-{name}-{version}"[:200],
+            _request_id(name, version, number),
             (name,),
             f"files of version {version[:12]} of {name} are corrupt or missing",
             full=True,
@@ -103,5 +115,9 @@ class Recovery:
         pause = backoff_seconds(
             times, first=_FIRST_PAUSE_SECONDS, longest=_LONGEST_PAUSE_SECONDS, key=name
         )
-        self._asked[name] = _Asked(times=times, next_at=now + pause)
+        self._asked[name] = _Asked(times=times, next_at=now + pause, version=version, number=number)
         return True
+
+
+def _request_id(name: str, version: str, number: int) -> str:
+    return f"{f'recovery-{name}-{version}'[:190]}-{number}"

@@ -48,7 +48,7 @@ class Failure:
     retry_at: float | None
     """By the monotonic clock; ``None``: not as long as the files look like that."""
     damaged: bool = False
-    """Whether a file of it is missing, or has other bytes than it should."""
+    """Whether a file of it is missing or corrupt."""
     refusal: Refusal | None = None
     """What kind of failure it is; ``None``: a transient one."""
 
@@ -89,7 +89,7 @@ class Failures:
             error=error_text(error),
             count=count,
             retry_at=self._clock.monotonic() + wait if is_transient(error) else None,
-            damaged=isinstance(error, (BlobCorruptError, BlobMissingError)),
+            damaged=_is_damage(error),
             refusal=None if is_transient(error) else _refusal(error),
         )
         return failure
@@ -175,10 +175,15 @@ def _refusal(error: BaseException) -> Refusal:
             return Refusal.MEMORY
         case AnswersDifferError():
             return Refusal.ANSWERS
-        case CorruptFileError() | BlobCorruptError() | VersionUnreadableError():
-            return Refusal.DAMAGE
         case _:
-            return Refusal.LOAD
+            return Refusal.DAMAGE if _is_damage(error) else Refusal.LOAD
+
+
+def _is_damage(error: BaseException) -> bool:
+    """Whether a file of the version is missing or corrupt, and a new build is what helps."""
+    return isinstance(
+        error, BlobCorruptError | BlobMissingError | CorruptFileError | VersionUnreadableError
+    )
 
 
 def error_text(error: BaseException) -> str:

@@ -78,7 +78,7 @@ class ComponentStatus(Answering):
     condition: Condition | None = None
     """What is released of it, against what is declared and committed; null: unknown here."""
     recovery: Literal["earlier_version", "text_search", "rebuild"] | None = None
-    """Where the released version cannot be loaded, it is built from the entries, and until then an
+    """Where the released version is damaged, it is built from the entries, and until then an
     earlier one that is whole serves instead; or none is, and searches by text are answered by
     another component; or by none; null: there is nothing to recover from."""
     error: str | None = None
@@ -216,7 +216,7 @@ class IndexAdmin:
             )
         with reloader.acquire() as snapshot:
             collections = {
-                name: _status_of(name, facts, snapshot, state, reloader.settings, verdict, problems)
+                name: _status_of(name, facts, snapshot, state, reloader, verdict, problems)
                 for name, facts in listed.collections.items()
             }
         return IndexStatus(
@@ -261,12 +261,12 @@ def _status_of(
     facts: CollectionFacts,
     snapshot: Snapshot,
     state: ReaderState,
-    settings: Settings,
+    reloader: Reloader,
     verdict: Verdict | None,
     problems: Iterable[Problem],
 ) -> CollectionStatus:
     components = {
-        each: _component_status(each, answering, snapshot, state, settings, verdict)
+        each: _component_status(each, answering, snapshot, state, reloader, verdict)
         for each, answering in facts.components.items()
     }
     subjects = {name, *components}
@@ -302,7 +302,7 @@ def _component_status(
     answering: Answering,
     snapshot: Snapshot,
     state: ReaderState,
-    settings: Settings,
+    reloader: Reloader,
     verdict: Verdict | None,
 ) -> ComponentStatus:
     known = None if verdict is None else verdict.components.get(name)
@@ -313,8 +313,8 @@ def _component_status(
         "condition": None if known is None else known.condition,
         "error": error,
     }
-    if error is not None:
-        found["recovery"] = _recovery_of(name, snapshot, settings)
+    if error is not None and name in reloader.damaged:
+        found["recovery"] = _recovery_of(name, snapshot, reloader.settings)
     if name not in snapshot:
         return ComponentStatus(**found)
     manifest = snapshot.manifest(name)
@@ -327,7 +327,7 @@ def _component_status(
 
 
 def _recovery_of(name: str, snapshot: Snapshot, settings: Settings) -> str:
-    """What answers in place of a version that cannot be loaded."""
+    """What answers in place of a version that is damaged."""
     if name in snapshot:
         return "earlier_version"
     from indexrelay.service.texts import stand_in
