@@ -83,6 +83,9 @@ def recorded(seed: int = 7) -> dict[tuple[str, Labels], list[float | None]]:
     for number in ("1", "2"):  # two hosts, each with volumes of its own
         labels = series(("place", "data"), ("instance", number), ("job", "indexrelay"))
         add("indexrelay_disk_free_ratio", labels, 0.05, 0.1, 0.5)
+    found["indexrelay_backup_due_timestamp_seconds", ()] = [
+        -LIMITS.backup_seconds if 20 < each < 90 else None for each in range(MINUTES)
+    ]
     found["indexrelay_last_look_timestamp_seconds", (("instance", "1"),)] = [
         60.0 * min(minute, 50 if minute < 60 else minute) for minute in range(MINUTES)
     ]

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import OperationalError
@@ -19,9 +20,12 @@ from indexrelay.operations.metrics import METRICS, samples_of
 from indexrelay.operations.monitor import Monitor
 from indexrelay.operations.notifications import Notice, Notifier
 from indexrelay.operations.observer import Observer
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.cron import next_slot
 from indexrelay.schemas.monitoring import AlertSettings, NoticeKind
+from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Keys
-from indexrelay.testing import MakePipeline, Pipeline
+from indexrelay.testing import FakeClock, MakePipeline, Pipeline
 from tests.testing.test_pipeline import commit
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -78,13 +82,15 @@ def make_monitor(pipeline: Pipeline) -> Iterator[MakeMonitor]:
         yield make
 
 
-def observer(pipeline: Pipeline) -> Observer:
+def observer(
+    pipeline: Pipeline, settings: Settings | None = None, clock: Clock | None = None
+) -> Observer:
     return Observer(
-        pipeline.settings,
+        settings or pipeline.settings,
         catalog=pipeline.catalog,
         store=pipeline.store,
         connection=lambda: pipeline.connection,
-        clock=pipeline.clock,
+        clock=clock or pipeline.clock,
     )
 
 
@@ -129,6 +135,19 @@ def test_rebuilds_are_counted_from_the_start_and_the_share_that_succeeded_over_a
     pipeline.clock.advance(25 * 3600)
     assert ("rebuild_success_ratio",) not in values(looking)
     assert values(looking)["rebuild_total", "SUCCESS", "batch"] == 1
+
+
+def test_a_result_of_a_clock_that_is_ahead_counts_for_a_day_and_no_longer(
+    pipeline: Pipeline,
+) -> None:
+    ours = FakeClock()
+    looking = observer(pipeline, clock=ours)
+    pipeline.clock.advance(40 * 24 * 3600)
+    commit(pipeline, "one")
+    pipeline.settle()
+    assert values(looking)["rebuild_success_ratio",] == 1
+    ours.advance(25 * 3600)
+    assert ("rebuild_success_ratio",) not in values(looking)
 
 
 def test_a_flood_of_results_is_read_in_parts_and_what_is_none_is_passed_over(
@@ -283,6 +302,7 @@ def test_people_are_told_of_a_pause_and_of_a_rollback_once(
     monitor.turn()
     pipeline.catalog.attempts.pause("cache", "costs too much")
     pipeline.store.rollback(1, reason="bad hits")
+    pipeline.store.hold("cache", reason="and one more release before anybody looked")
     for _ in range(2):
         monitor.turn()
     assert told.take() == [
@@ -331,6 +351,41 @@ def test_the_newest_backup_is_known_by_its_name(pipeline: Pipeline) -> None:
             parents=True
         )
     assert values(looking)[name,] == datetime(2026, 1, 2, 12, tzinfo=UTC).timestamp()
+    assert 0 < values(looking)["disk_free_ratio", "backups"] <= 1
+
+
+def test_a_scheduled_backup_is_due_from_its_slot_until_one_is_made(pipeline: Pipeline) -> None:
+    backups = pipeline.settings.backups.model_copy(update={"schedule": "0 3 * * *"})
+    settings = pipeline.settings.model_copy(update={"backups": backups})
+    looking = observer(pipeline, settings)
+    started, name = pipeline.clock.now(), "backup_due_timestamp_seconds"
+    assert (name,) not in values(looking)
+    commit(pipeline, "one")
+    pipeline.settle()
+    assert values(looking)[name,] == started.timestamp()
+    kept = f"{settings.namespace}-{started:%Y%m%d_%H%M%S}"
+    (settings.backups_dir / kept).mkdir(parents=True)
+    assert (name,) not in values(looking)
+    pipeline.clock.advance(3 * 24 * 3600)
+    slot = next_slot("0 3 * * *", "UTC", after=started)
+    assert values(looking)[name,] == slot.timestamp()
+
+
+def test_freshness_of_an_outside_source_counts_from_when_its_change_was_seen(
+    indexrelay_pipeline: MakePipeline, tmp_path: Path
+) -> None:
+    folder = tmp_path / "vectors"
+    folder.mkdir()
+    np.save(folder / "one.npy", np.ones((2, 3), dtype=np.float32))
+    outside = indexrelay_pipeline(
+        collections={"tracks": {"dimension": 3, "source": {"kind": "folder", "path": str(folder)}}},
+        components={"cache": CACHE},
+    )
+    outside.producer.batch_completed("tracks")
+    looking = observer(outside)
+    for age in (0, 30):
+        assert values(looking)["freshness_seconds", "cache"] == age
+        outside.clock.advance(30)
 
 
 def test_what_the_catalog_holds_is_absent_while_it_is_away_and_nobody_is_told_it_were_over(

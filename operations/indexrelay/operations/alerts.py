@@ -21,7 +21,7 @@ from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
 from indexrelay.health.status import Code, Problem, Severity
-from indexrelay.operations.metrics import METRICS, PROBLEMS, Labels, Sample
+from indexrelay.operations.metrics import BACKUP_DUE, METRICS, PROBLEMS, Labels, Sample
 from indexrelay.schemas import commands
 from indexrelay.schemas.monitoring import AlertName, AlertSettings, MonitoringSettings
 
@@ -317,6 +317,22 @@ def _all_rules(limits: AlertSettings) -> Iterator[Rule]:
         summary="the newest backup is too old",
         advice=f"see why the schedule makes none; by hand: {commands.CREATE_BACKUP}",
     )
+    yield Rule(
+        name="BackupMissing",
+        conditions=(
+            Comparison(
+                metric=BACKUP_DUE,
+                compared=">",
+                limit=limits.backup_seconds,
+                age=True,
+            ),
+        ),
+        for_seconds=300,
+        severity=Severity.WARNING,
+        summary="a scheduled backup was not made",
+        advice=f"the operator's log says what fails (backup.failed); by hand: "
+        f"{commands.CREATE_BACKUP}",
+    )
     yield _of_problems("ProblemCritical", Severity.CRITICAL, for_seconds=60)
     yield _of_problems("ProblemWarning", Severity.WARNING, for_seconds=900)
 
@@ -511,9 +527,13 @@ class Evaluator:
 
 def _is_over(alert: Alert, known: Sequence[Sample], *, complete: bool) -> bool:
     """Whether an alert that does not hold has ended: what it compares is known."""
-    if any(part.metric == PROBLEMS for part in alert.rule.conditions):
-        return complete  # only problems that there are have series
+    if any(part.metric in _ONLY_WHERE_WRONG for part in alert.rule.conditions):
+        return complete
     return alert.rule.is_known(alert.labels, known)
+
+
+_ONLY_WHERE_WRONG: Final = (PROBLEMS, BACKUP_DUE)
+"""Metrics that have no series where all is well."""
 
 
 def _fired(alert: Alert | None) -> bool:

@@ -37,6 +37,8 @@ RECALL_CHECK: Final = "recall_at_10"
 """The gate whose figure is the recall of an index."""
 PROBLEMS: Final = "indexrelay_verdict_problems"
 """The metric that has series only for what is not well."""
+BACKUP_DUE: Final = "indexrelay_backup_due_timestamp_seconds"
+"""So has this one."""
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 """Names and values, in the order of the metric's labels."""
 
@@ -199,6 +201,11 @@ METRICS: Final = _listed(
         text="When the newest backup was made; absent where there is none.",
     ),
     Metric(
+        name=BACKUP_DUE,
+        kind="gauge",
+        text="The first slot that no backup followed; absent where there is none.",
+    ),
+    Metric(
         name="indexrelay_last_look_timestamp_seconds",
         kind="gauge",
         text="When all of this was looked at.",
@@ -294,6 +301,9 @@ def _of_places(seen: Observation) -> Iterator[Sample]:
     if seen.backup_at is not None:
         at = seen.backup_at.timestamp()
         yield Sample("indexrelay_backup_last_success_timestamp_seconds", (), at)
+    if seen.backup_due_at is not None:
+        at = seen.backup_due_at.timestamp()
+        yield Sample(BACKUP_DUE, (), at)
 
 
 def page_of(seen: Observation) -> bytes:

@@ -72,7 +72,7 @@ def notices_of(
         yield from _of_result(result, failures, seen)
     if before is not None:
         yield from _of_pauses(before, seen)
-        yield from _of_rollback(before, seen)
+    yield from _of_rollbacks(seen)
 
 
 def _about(alert: Alert) -> str:
@@ -163,11 +163,10 @@ def _of_pauses(before: Observation, seen: Observation) -> Iterator[Notice]:
             )
 
 
-def _of_rollback(before: Observation, seen: Observation) -> Iterator[Notice]:
-    release, earlier = seen.facts.release, before.facts.release
-    if release is None or earlier is None or release.number <= earlier.number:
-        return
-    if release.reason.startswith(ROLLED_BACK):
+def _of_rollbacks(seen: Observation) -> Iterator[Notice]:
+    for release in seen.releases:
+        if not release.reason.startswith(ROLLED_BACK):
+            continue
         yield Notice(
             kind=NoticeKind.ROLLBACK,
             severity=Severity.CRITICAL,

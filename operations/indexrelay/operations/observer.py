@@ -11,6 +11,7 @@ counts up (`RebuildCounts`) begins with the process, as a monitoring system expe
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
-from indexrelay.health.facts import Facts
+from indexrelay.health.facts import Facts, SourceFact
 from indexrelay.health.judge import judge
 from indexrelay.health.status import Verdict
 from indexrelay.health.survey import Survey
@@ -40,10 +41,11 @@ from indexrelay.schemas.messages import (
 )
 from indexrelay.schemas.schedules import schedule_of
 from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.versions import root_collections
+from indexrelay.schemas.versions import Release, root_collections
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.backups import newest_backup_at
 from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.errors import ReleaseUnreadableError
 from indexrelay.streams import Connection, Keys
 from indexrelay.streams.consumer import deliveries_of, entries_in
 
@@ -57,6 +59,10 @@ _WINDOW_RESULTS: Final = 10_000
 """Results of it that are remembered: as many as their stream holds."""
 _ENTRY_BYTES: Final = 410
 """What an entry takes besides."""
+_RELEASES: Final = 100
+"""Releases that one look examines."""
+_GENERATIONS: Final = 1000
+"""Generations of a collection whose first sight is remembered."""
 _COUNT: Final = 16
 """Entries of the stream that one call reads: 16 MiB at most of what rebuilders write."""
 _BYTES: Final = 64 * 1024 * 1024
@@ -102,10 +108,15 @@ class Observation:
     freshness: Mapping[str, float] = field(default_factory=dict)
     """By component: the age in seconds of the oldest commit that is not served of it everywhere; 0
     where there is none."""
+    releases: tuple[Release, ...] = ()
+    """Those committed since the look before, oldest first."""
     disks: Mapping[str, DiskSpace] = field(default_factory=dict)
-    """The volumes of ``artifacts`` and ``data``."""
+    """The volumes of ``artifacts``, ``data`` and, once there are any, ``backups``."""
     backup_at: datetime | None = None
     """When the newest backup was made; ``None``: there is none."""
+    backup_due_at: datetime | None = None
+    """The first slot of their schedule that has come, and that no backup followed; ``None``: there
+    is none."""
 
     @property
     def at(self) -> datetime:
@@ -132,6 +143,10 @@ class Observer:
         """
         self._settings = settings
         self._catalog = catalog
+        self._store = store
+        self._started_at = clock.now()
+        self._behind = _FirstSeen()
+        self._released: int | None = None
         self._survey = Survey(
             settings,
             catalog=lambda: catalog,
@@ -153,8 +168,9 @@ class Observer:
         failed: dict[str, str] = {}
         results: list[RebuildResult] = []
         freshness: dict[str, float] = {}
-        disks: dict[str, DiskSpace] = {}
+        releases: list[Release] = []
         backup_at: datetime | None = None
+        backup_due_at: datetime | None = None
         try:
             for result in self._results.read():
                 results.append(result)  # noqa: PERF402 - what came before an error is kept
@@ -162,17 +178,18 @@ class Observer:
             failed["results"] = str(error)
         try:
             if not facts.unknown:  # else what is committed, or served, is not all known
-                freshness = dict(_freshness(facts, self._catalog.collections.committed_after))
+                freshness = dict(_freshness(facts, self._waiting_since(facts)))
         except (SQLAlchemyError, IndexRelayError) as error:
             failed["freshness"] = str(error)
-        places = {"artifacts": self._settings.artifacts_dir, "data": self._settings.data_dir}
-        for place, folder in places.items():
-            try:
-                disks[place] = _space(folder)
-            except OSError as error:
-                failed[place] = str(error)
+        disks = self._disks(failed)
+        try:
+            for release in self._new_releases(facts.release):
+                releases.append(release)  # noqa: PERF402 - what came before an error is kept
+        except (IndexRelayError, OSError) as error:
+            failed["releases"] = str(error)
         try:
             backup_at = newest_backup_at(self._settings)
+            backup_due_at = self._backup_due_at(facts, backup_at)
         except (IndexRelayError, OSError) as error:
             failed["backups"] = str(error)
         self._builds |= {
@@ -191,9 +208,75 @@ class Observer:
             results=() if first else tuple(results),
             builds=dict(self._builds),
             freshness=freshness,
+            releases=tuple(releases),
             disks=disks,
             backup_at=backup_at,
+            backup_due_at=backup_due_at,
         )
+
+    def _disks(self, failed: dict[str, str]) -> dict[str, DiskSpace]:
+        """The volumes that can be looked at; ``failed`` is given why one cannot."""
+        disks: dict[str, DiskSpace] = {}
+        places = {
+            "artifacts": self._settings.artifacts_dir,
+            "data": self._settings.data_dir,
+            "backups": self._settings.backups_dir,
+        }
+        for place, folder in places.items():
+            try:
+                if place != "backups" or folder.exists():
+                    disks[place] = _space(folder)
+            except OSError as error:
+                failed[place] = str(error)
+        return disks
+
+    def _waiting_since(self, facts: Facts) -> Callable[[str, int], datetime]:
+        """When the first commit after a generation of a collection was made, or seen first."""
+
+        def since(collection: str, served: int) -> datetime:
+            at = self._catalog.collections.committed_after(collection, served)
+            source = facts.sources[collection]
+            return at or self._behind.since(collection, source, served, facts.now)
+
+        return since
+
+    def _new_releases(self, newest: Release | None) -> Iterator[Release]:
+        """Those after the newest one of the look before; what is not there any more is left out."""
+        if newest is None:
+            return
+        before, self._released = self._released, newest.number
+        if before is None:
+            return
+        for number in range(max(before + 1, newest.number - _RELEASES), newest.number):
+            with suppress(ReleaseUnreadableError):
+                yield self._store.release(number)
+        if newest.number > before:
+            yield newest
+
+    def _backup_due_at(self, facts: Facts, newest: datetime | None) -> datetime | None:
+        backups = self._settings.backups
+        if backups.schedule is None or facts.release is None:
+            return None
+        if newest is None:  # the first one is made without waiting for a slot
+            return self._started_at
+        from indexrelay.schemas.cron import next_slot  # only who has a schedule has its library
+
+        slot = next_slot(backups.schedule, backups.timezone, after=newest)
+        return slot if slot <= facts.now else None
+
+
+class _FirstSeen:
+    """When generations were seen first, of collections whose commits have no time."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], deque[tuple[int, datetime]]] = {}
+
+    def since(self, collection: str, source: SourceFact, served: int, now: datetime) -> datetime:
+        """When the first one after ``served`` was seen, which is less than the source's."""
+        found = self._seen.setdefault((collection, source.epoch), deque(maxlen=_GENERATIONS))
+        if not found or found[-1][0] != source.generation:
+            found.append((source.generation, now))
+        return next((at for generation, at in found if generation > served), now)
 
 
 class ResultHistory:
@@ -253,7 +336,9 @@ class _Counting:
     def with_results(self, results: Sequence[RebuildResult], *, counted: bool) -> RebuildCounts:
         """The counts with these; ``counted``: not only in the success rate."""
         for result in results:
-            self._window.append((result.finished_at, result.status is RebuildStatus.SUCCESS))
+            # A clock that is ahead would keep a result, and what came after it, for ever.
+            ended = min(result.finished_at, self._clock.now())
+            self._window.append((ended, result.status is RebuildStatus.SUCCESS))
             if counted:
                 self._count(result)
         oldest = self._clock.now() - WINDOW
@@ -301,16 +386,20 @@ READER_CONDITIONS: Final = ("silent", "refusing", "behind", "serving", "not_read
 
 
 def _freshness(
-    facts: Facts, committed_after: Callable[[str, int], datetime | None]
+    facts: Facts, waiting_since: Callable[[str, int], datetime]
 ) -> Iterator[tuple[str, float]]:
     """For each declared component: the age of the oldest commit that some reader does not serve.
 
     Where no reader has it, what is released counts; where nothing is released, every commit waits.
+    What is made from a source that cannot be read is left out.
     """
-    asked: dict[tuple[str, int], datetime | None] = {}
+    asked: dict[tuple[str, int], datetime] = {}
     for name in facts.definitions:
         oldest: datetime | None = None
-        for collection in sorted(root_collections(name, facts.definitions)):
+        roots = root_collections(name, facts.definitions)
+        if not facts.unreadable.keys().isdisjoint(roots):
+            continue
+        for collection in sorted(roots):
             source = facts.sources.get(collection)
             if source is None:
                 continue
@@ -318,9 +407,9 @@ def _freshness(
             if served >= source.generation:
                 continue
             if (collection, served) not in asked:
-                asked[collection, served] = committed_after(collection, served)
+                asked[collection, served] = waiting_since(collection, served)
             at = asked[collection, served]
-            oldest = at if oldest is None else min(oldest, at or oldest)
+            oldest = at if oldest is None else min(oldest, at)
         yield name, 0.0 if oldest is None else max((facts.now - oldest).total_seconds(), 0.0)
 
 

@@ -92,6 +92,7 @@ AlertName: TypeAlias = Literal[
     "TombstonesHigh",
     "DiskLow",
     "BackupOld",
+    "BackupMissing",
     "ProblemCritical",
     "ProblemWarning",
     "MonitorLate",
@@ -123,6 +124,9 @@ class AlertSettings(Table):
     (``max_tombstones``)."""
     disk_free: Share = 0.10
     """The share of a volume that must be free: a full build needs room beside what serves."""
+    backup_seconds: PositiveSeconds = 7200.0
+    """How long after its slot a scheduled backup may be missing: it takes a while, and one that
+    fails is tried again."""
     off: tuple[AlertName, ...] = ()
     """Alerts that are not wanted: ``["BuildSlow"]``."""
 
