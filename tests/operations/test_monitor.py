@@ -38,6 +38,7 @@ class Told(Notifier):
 
     def __init__(self) -> None:
         self.notices: list[Notice] = []
+        self.fails: dict[str, str] = {}
 
     def start(self) -> None: ...
 
@@ -45,6 +46,9 @@ class Told(Notifier):
         self.notices += notices
 
     def stop(self) -> None: ...
+
+    def failing(self) -> dict[str, str]:
+        return self.fails
 
     def take(self) -> list[tuple[NoticeKind, str]]:
         taken, self.notices = self.notices, []
@@ -246,6 +250,23 @@ def test_people_are_told_once_that_a_look_does_not_end_and_that_one_has_ended_ag
     assert (kind, "has not ended" in text) == (NoticeKind.FAILURE, True)
     monitor.turn()
     assert (NoticeKind.RECOVERY, "it is looked again") in told.take()
+
+
+def test_a_target_that_gets_nothing_is_an_alert_and_the_others_are_told_once(
+    pipeline: Pipeline, make_monitor: MakeMonitor
+) -> None:
+    monitor = make_monitor()
+    told: Any = monitor._notifier
+    monitor.turn()
+    told.take()
+    told.fails = {"night": "a message hangs"}
+    for _ in range(2):
+        monitor.turn()
+    assert told.take() == [
+        (NoticeKind.FAILURE, "target night is told of nothing: a message hangs"),
+    ]
+    found = [each["labels"].get("target") for each in asked(monitor, "/health")[1]["active_alerts"]]
+    assert found == ["night"]
 
 
 def test_a_port_that_is_taken_keeps_no_look_from_being_made(

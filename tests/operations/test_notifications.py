@@ -507,3 +507,42 @@ def test_a_rebuild_that_failed_as_a_whole_is_told_in_its_own_words() -> None:
 def test_nothing_is_concluded_from_what_could_not_be_read() -> None:
     blind = seen(release=None, versions={})
     assert list(notices_of(blind, seen(), Evaluation())) == []
+
+
+def test_a_target_is_failing_after_three_attempts_until_one_is_taken(desk: Desk) -> None:
+    notifier = desk.notifier({"ops": {}}, group_seconds=0)
+    desk.takes = False
+    notifier.offer([notice()])
+    for attempts in (1, 2, 3):
+        turn(notifier)
+        desk.clock.advance(1800)
+        assert list(notifier.failing()) == (["ops"] if attempts == 3 else [])
+    desk.takes = True
+    turn(notifier)
+    assert notifier.failing() == {}
+
+
+def test_a_target_is_failing_while_a_message_hangs_and_where_its_url_is_not_understood(
+    desk: Desk,
+) -> None:
+    go_on = threading.Event()
+
+    def opener(name: str, _target: NotificationTarget) -> Send:
+        if name == "wrong":
+            raise TargetUnusableError(name)
+        return lambda _title, _body: go_on.wait(60)
+
+    targets = {
+        each: NotificationTarget.model_validate({"url": "log://"}) for each in ("slow", "wrong")
+    }
+    settings = NotificationSettings(targets=targets, group_seconds=0, timeout_seconds=0.01)
+    notifier = Notifier(settings, namespace="shop", clock=desk.clock, opener=opener)
+    notifier.offer([notice()])
+    try:
+        turn(notifier)
+        assert {name: "hangs" in why for name, why in notifier.failing().items()} == {
+            "slow": True,
+            "wrong": False,
+        }
+    finally:
+        go_on.set()

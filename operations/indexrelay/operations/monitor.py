@@ -8,9 +8,10 @@ alerts is told of that by another thread.
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 from indexrelay.health.status import Severity
@@ -119,6 +120,7 @@ class Monitor:
         self._metrics = b""
         self._looked_at = clock.monotonic()
         self._not_listening = LogOnce()
+        self._known_failing: frozenset[str] = frozenset()
         self._told_late = False
         self._telling = threading.Lock()
         self._watch = Background(self.watch, name="monitoring-watch")
@@ -146,6 +148,7 @@ class Monitor:
             self._tell_whether_late(self._notifier)
             earlier = None if before is None else before.seen
             self._notifier.offer(notices_of(earlier, look.seen, look.evaluation))
+            self._tell_others(self._notifier)
         return self._settings.monitoring.look_seconds
 
     def watch(self) -> float:
@@ -187,6 +190,23 @@ class Monitor:
                 ]
             )
 
+    def _tell_others(self, notifier: Notifier) -> None:
+        """Log that a target gets nothing, and tell the others, once."""
+        failing = notifier.failing()
+        new, self._known_failing = failing.keys() - self._known_failing, frozenset(failing)
+        for name in sorted(new):
+            _log.error("notifications.target_failing", target=name, error=failing[name])
+        notifier.offer(
+            Notice(
+                kind=NoticeKind.FAILURE,
+                severity=Severity.WARNING,
+                about=f"TargetFailing {name}",
+                text=_untold_words(name, failing[name]),
+                advice=_UNTOLD,
+            )
+            for name in sorted(new)
+        )
+
     def _listen(self) -> None:
         """Open the port; where it is taken, looks go on, and the next one tries again."""
         if self._server is None:
@@ -209,7 +229,12 @@ class Monitor:
             return 200, CONTENT_TYPE, self._metrics
         if path != "/health":
             return None
-        document = health_document(last, component=self._role, late_seconds=self._late_seconds())
+        document = health_document(
+            last,
+            component=self._role,
+            late_seconds=self._late_seconds(),
+            untold={} if self._notifier is None else self._notifier.failing(),
+        )
         status = 503 if document["status"] == "critical" else 200
         return status, "application/json", json.dumps(document).encode()
 
@@ -219,6 +244,7 @@ def health_document(
     *,
     component: str,
     late_seconds: float | None = None,
+    untold: Mapping[str, str] = MappingProxyType({}),
     pending: bool = False,
 ) -> dict[str, Any]:
     """What ``/health`` answers: the worst of the alerts decides the status.
@@ -226,6 +252,7 @@ def health_document(
     Args:
         component: who answers.
         late_seconds: the age of the look, where the next one should long have come.
+        untold: the targets that cannot be told of anything, and why.
         pending: whether alerts count that hold, and not for long enough yet: where nobody looks
             again.
     """
@@ -233,6 +260,7 @@ def health_document(
     alerts = [_shown(each, look.seen) for each in held]
     if late_seconds is not None:
         alerts.append(_late(late_seconds, look.seen.at))
+    alerts += [_untold(name, why, look.seen.at) for name, why in sorted(untold.items())]
     counts = {
         str(severity): sum(each["severity"] == severity for each in alerts)
         for severity in (Severity.CRITICAL, Severity.WARNING)
@@ -268,6 +296,27 @@ def _late(seconds: float, at: datetime) -> dict[str, Any]:
         "advice": NOT_LOOKED_AT,
         "since": at.isoformat(),
     }
+
+
+def _untold(name: str, why: str, at: datetime) -> dict[str, Any]:
+    return {
+        "name": "TargetFailing",
+        "severity": str(Severity.WARNING),
+        "labels": {"target": name},
+        "summary": _untold_words(name, why),
+        "advice": _UNTOLD,
+        "since": at.isoformat(),
+    }
+
+
+def _untold_words(name: str, why: str) -> str:
+    return f"target {name} is told of nothing: {why}"
+
+
+_UNTOLD: Final = (
+    "see what the operator's log says of it (notifications.not_sent), and correct "
+    "[notifications.targets]; an operator that is started anew begins without what hangs"
+)
 
 
 def _late_words(seconds: float) -> str:

@@ -245,6 +245,7 @@ class Notifier:
             opener: how a target is reached.
         """
         self._queues: list[_Queue] = []
+        self._unusable: dict[str, str] = {}
         for name, target in settings.targets.items():
             try:
                 send = opener(name, target)
@@ -252,6 +253,7 @@ class Notifier:
                 ours = isinstance(error, TargetUnusableError | MissingExtraError)
                 why = str(error) if ours else _kind(error)
                 _log.error("notifications.target_unusable", target=name, error=why)
+                self._unusable[name] = f"it cannot be used: {why}"
                 continue
             self._queues.append(
                 _Queue(name, target, settings, send=send, namespace=namespace, clock=clock)
@@ -267,6 +269,11 @@ class Notifier:
         given = list(notices)
         for each in self._queues:
             each.put(given)
+
+    def failing(self) -> dict[str, str]:
+        """The targets that cannot be told of anything, and why, in words without a secret."""
+        queues = {each.name: each.failing for each in self._queues}
+        return self._unusable | {name: why for name, why in queues.items() if why is not None}
 
     def stop(self) -> None:
         """End the threads; safe twice and before `start`.
@@ -284,6 +291,8 @@ _MOST_NOTICES: Final = 200
 """Different ones that wait for a target; further ones are counted."""
 _MOST_LINES: Final = 50
 _MOST_CHARACTERS: Final = 500
+_FAILING: Final = 3
+"""Attempts that failed in a row: then a target is not only busy for a moment."""
 _IDLE_SECONDS: Final = 3600.0
 _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 30.0, 1800.0
 
@@ -307,11 +316,11 @@ class _Queue:
         namespace: str,
         clock: Clock,
     ) -> None:
-        self._name = name
+        self.name = name
         self._target = target
         self._settings = settings
         self._send = send
-        self._namespace = namespace
+        self.namespace = namespace
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting: dict[tuple[NoticeKind, str], _Waiting] = {}
@@ -322,6 +331,16 @@ class _Queue:
         self._attempt: _Attempt | None = None
         self._ended = False
         self._background = Background(self.turn, name=f"notifications-{name}")
+
+    @property
+    def failing(self) -> str | None:
+        """Why nothing gets there, as far as several attempts or a long one show it."""
+        attempt = self._attempt
+        if self._failures and attempt is not None and attempt.is_alive():
+            return "a message hangs, and no other is sent until it ends"
+        if self._failures >= _FAILING:
+            return f"{self._failures} attempts in a row failed"
+        return None
 
     def start(self) -> None:
         self._background.start()
@@ -379,8 +398,8 @@ class _Queue:
                 return _IDLE_SECONDS
             taken, dropped = self._waiting, self._dropped
             self._waiting, self._dropped = {}, 0
-        title, body = message_of(taken.values(), dropped, namespace=self._namespace)
-        attempt = self._attempt = _Attempt(self._send, title, body, name=self._name)
+        title, body = message_of(taken.values(), dropped, namespace=self.namespace)
+        attempt = self._attempt = _Attempt(self._send, title, body, name=self.name)
         if self._ended:  # `end` may not have seen it
             attempt.ended.set()
         error = attempt.wait(self._settings.timeout_seconds)
@@ -399,12 +418,12 @@ class _Queue:
                 self._failures,
                 first=_FIRST_RETRY_SECONDS,
                 longest=_LONGEST_RETRY_SECONDS,
-                key=self._name,
+                key=self.name,
             )
             self._due_at = now + pause
         _log.warning(
             "notifications.not_sent",
-            target=self._name,
+            target=self.name,
             error=error,
             notices=len(taken),
             again_in_seconds=round(pause, 3),
