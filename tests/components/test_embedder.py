@@ -156,6 +156,24 @@ def test_callers_take_turns_whatever_one_of_them_has_waiting(
     ]
 
 
+def test_a_text_that_another_one_has_far_behind_comes_when_the_caller_has_its_turn(
+    embedder_of: Callable[..., Embedder],
+) -> None:
+    function = Gate()
+    embedder = embedder_of(function, batch_texts=2)
+    asked = [embedder.submit(["first"], caller="shop")]
+    function.entered.acquire()
+    asked += [embedder.submit([f"s{n}", f"S{n}"], caller="shop") for n in range(3)]
+    asked += [
+        embedder.submit(["S2"], caller="bank"),
+        embedder.submit(["S2", "club"], caller="club"),
+    ]
+    function.open.set()
+    for each in asked:
+        assert not each.wait().failures
+    assert function.calls == [["first"], ["s0", "S2"], ["club", "S0"], ["s1", "S1"], ["s2"]]
+
+
 def test_a_text_that_nobody_waits_for_any_more_is_not_embedded(
     embedder_of: Callable[..., Embedder],
 ) -> None:

@@ -2,7 +2,8 @@
 
 The function runs on a thread of its own, for all who ask at the same time: what waits while it runs
 goes into its next call, each text once, and what it gave is kept. So a search costs a call at most.
-Of several callers each has a text taken in turn, however many another one has waiting.
+Of several callers each has a text taken in turn, however many another one has waiting; a text that
+several want is taken when the first of them has its turn.
 Collections that name the same function take turns, so it need not be safe to call from several
 threads.
 
@@ -86,19 +87,22 @@ class Embedded:
 class _Wanted:
     """One text that somebody waits for; shared by all who do."""
 
-    __slots__ = ("caller", "digest", "outcome", "text", "waiting")
+    __slots__ = ("callers", "digest", "outcome", "text", "waiting")
 
     def __init__(self, text: str, digest: bytes, caller: str | None) -> None:
         self.text = text
         self.digest = digest
-        self.caller = caller
-        """Who asked first."""
+        self.callers = [caller]
+        """In whose queues it may be; who asked first is the first."""
         self.outcome: Vectors | TextFailure | None = None
         self.waiting: list[Embedding] = []
 
 
 class _Queue:
-    """Texts that wait: those of each caller in their order, and the callers in turn."""
+    """Texts that wait: those of each caller in their order, and the callers in turn.
+
+    A text that several callers want waits in the queue of each, until one of them has its turn.
+    """
 
     def __init__(self) -> None:
         self._of: OrderedDict[str | None, OrderedDict[_Wanted, None]] = OrderedDict()
@@ -110,30 +114,38 @@ class _Queue:
 
     def add(self, wanted: _Wanted, *, is_next: bool = False) -> None:
         """Add a text; ``is_next``: before all others."""
-        own = self._of.setdefault(wanted.caller, OrderedDict())
+        caller = wanted.callers[0]
+        own = self._of.setdefault(caller, OrderedDict())
         own[wanted] = None
         if is_next:
             own.move_to_end(wanted, last=False)
-            self._of.move_to_end(wanted.caller, last=False)
+            self._of.move_to_end(caller, last=False)
+
+    def share(self, wanted: _Wanted, caller: str | None) -> None:
+        """Have a text wait for another caller, too, if it waits."""
+        if caller not in wanted.callers and wanted in self._of.get(wanted.callers[0], ()):
+            wanted.callers.append(caller)
+            self._of.setdefault(caller, OrderedDict())[wanted] = None
 
     def discard(self, wanted: _Wanted) -> bool:
         """Take out a text; whether it was there."""
-        own = self._of.get(wanted.caller)
-        if own is None or wanted not in own:
-            return False
-        del own[wanted]
-        if not own:
-            del self._of[wanted.caller]
-        return True
+        was_there = False
+        for caller in wanted.callers:
+            own = self._of.get(caller)
+            if own is not None and wanted in own:
+                was_there = True
+                del own[wanted]
+                if not own:
+                    del self._of[caller]
+        return was_there
 
     def take(self) -> _Wanted:
         """Take out the next text."""
         caller, own = next(iter(self._of.items()))
-        wanted, _ = own.popitem(last=False)
-        if own:
+        wanted = next(iter(own))
+        self.discard(wanted)
+        if caller in self._of:
             self._of.move_to_end(caller)
-        else:
-            del self._of[caller]
         return wanted
 
     def clear(self) -> None:
@@ -403,6 +415,7 @@ class Embedder:
         """The text as others want it, or want it now; with its outcome where that is known."""
         wanted = self._wanted.get(digest)
         if wanted is not None:
+            self._queue.share(wanted, caller)
             return wanted
         wanted = _Wanted(text, digest, caller)
         vector = self._cache.get(digest)
