@@ -26,10 +26,10 @@ from redis import Redis
 from indexrelay.components.live import rows as live_rows
 from indexrelay.components.live.codes import (
     CodeSizes,
-    Comparison,
     LiveNeighbours,
     grow_codes,
 )
+from indexrelay.components.live.comparison import Comparison
 from indexrelay.components.live.rows import LiveRows
 from indexrelay.reloaders import Reloader
 from indexrelay.schemas.messages import LiveStatus

@@ -5,12 +5,12 @@ import pytest
 
 from indexrelay.components.live.codes import (
     CodeSizes,
-    Comparison,
     LiveCodes,
     LiveNeighbours,
     ScoredRow,
     grow_codes,
 )
+from indexrelay.components.live.comparison import Comparison
 from indexrelay.components.live.rows import LiveRows, LiveView, Mask
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Changes, Entries, Vectors

@@ -29,10 +29,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from indexrelay.components.live.comparison import Comparison, Measured
 from indexrelay.components.live.rows import LiveRows, LiveView, Mask, Rows
 from indexrelay.components.vector_index.index_search import openmp_threads
 from indexrelay.components.vector_index.mapped_index import require_faiss
-from indexrelay.components.vector_index.metrics import as_scores, faiss_metric
+from indexrelay.components.vector_index.metrics import faiss_metric
 from indexrelay.schemas.settings import Metric
 from indexrelay.storage.entries import Vectors
 
@@ -220,8 +221,6 @@ def _tried(
     few, found = np.zeros(len(ends)), np.zeros(len(ends))
     for query, candidates in zip(np.ascontiguousarray(queries), places, strict=True):
         far = comparison.with_all(query, at, known)
-        if not comparison.is_l2:
-            np.negative(far, out=far)
         nearest = np.sort(np.partition(far, hits - 1)[:hits])
         near = far[candidates]
         for shares, wanted in ((few, min(_FEW, hits)), (found, hits)):
@@ -246,74 +245,16 @@ def grow_codes(rows: LiveRows, placed: int, sizes: CodeSizes) -> bool:
     return True
 
 
-class Comparison:
-    """Compares one vector with many, on the caller's thread alone.
-
-    NumPy's product takes threads, which spin while they wait for each other. So do FAISS's
-    functions that take places, even for one query, where OpenMP may have more than one.
-    """
-
-    def __init__(self, dimension: int, metric: Metric) -> None:
-        faiss = require_faiss()
-        self.metric = metric
-        self.is_l2 = metric is Metric.L2
-        self.dimension = dimension
-        self.pointer = faiss.swig_ptr
-        self._all = faiss.fvec_L2sqr_ny if self.is_l2 else faiss.fvec_inner_products_ny
-        by_place = faiss.fvec_L2sqr_by_idx if self.is_l2 else faiss.fvec_inner_products_by_idx
-        self._by_place = by_place
-        self._threads = faiss.omp_get_max_threads
-        self._set_threads = faiss.omp_set_num_threads
-
-    def with_all(self, query: Vectors, vectors: Any, count: int) -> NDArray[np.float32]:
-        """What FAISS measures for each of ``count`` vectors: a product, or a squared distance.
-
-        ``vectors`` is what `pointer` makes of them.
-        """
-        found = np.empty(count, dtype=np.float32)
-        pointer = self.pointer
-        self._all(pointer(found), pointer(query), vectors, self.dimension, count)
-        return found
-
-    def at_places(self, found: Any, query: Any, vectors: Any, places: Any, count: int) -> None:
-        """As `with_all`, for the vectors at ``count`` places (int64); all are what `pointer` makes.
-
-        ``found`` gets what was measured.
-        """
-        # As `openmp_threads` does; its context would cost more than the shortest comparisons.
-        threads = self._threads()
-        if threads != 1:
-            self._set_threads(1)
-        try:
-            self._by_place(found, query, vectors, places, self.dimension, 1, count)
-        finally:
-            if threads != 1:
-                self._set_threads(threads)
-
-    def with_some(self, query: Vectors, rows: LiveRows, some: Rows) -> NDArray[np.float32]:
-        """The score of each of some rows that are entries."""
-        places = rows.places[some].astype(np.int64)
-        found = np.empty(len(places), dtype=np.float32)
-        pointer = self.pointer
-        self.at_places(
-            pointer(found), pointer(query), pointer(rows.vectors), pointer(places), len(places)
-        )
-        return as_scores(found, self.metric)
-
-
-class _Answer:
+class _Answer(Measured):
     """What FAISS writes the answer to one query into, with the addresses of its parts."""
 
-    __slots__ = ("far", "far_at", "places", "places_at", "rough", "rough_at")
+    __slots__ = ("rough", "rough_at")
 
     def __init__(self, candidates: int, behind: Rows, pointer: Any) -> None:
         """Take places that are compared in any case, behind those of the candidates."""
-        self.places = np.concatenate([np.zeros(candidates, dtype=np.int64), behind])
+        super().__init__(np.concatenate([np.zeros(candidates, dtype=np.int64), behind]), pointer)
         self.rough = np.empty(candidates, dtype=np.float32)
         """What codes say of the candidates."""
-        self.far = np.empty(len(self.places), dtype=np.float32)
-        """What was measured at each place."""
-        self.places_at, self.far_at = pointer(self.places), pointer(self.far)
         self.rough_at = pointer(self.rough)
 
 
@@ -340,8 +281,6 @@ class LiveNeighbours:
         """
         self._rows_at = view.rows.rows_at
         self._comparison = comparison
-        self._is_l2 = comparison.is_l2
-        self._farthest = np.float32(np.inf if comparison.is_l2 else -np.inf)
         self._dead = None if alive is None else ~alive
         self._placed = view.placed
         self._vectors = view.rows.vectors
@@ -375,7 +314,7 @@ class LiveNeighbours:
                 return found
         far = self._comparison.with_all(query, self._vectors_at, self._placed)
         if self._dead is not None:
-            far[self._dead] = self._farthest
+            far[self._dead] = np.inf
         return self._best(far, k, worst)
 
     def _search_by(self, codes: LiveCodes, min_recall: float) -> None:
@@ -411,9 +350,8 @@ class LiveNeighbours:
         self, query: Vectors, k: int, worst: float | None, wanted: int
     ) -> list[ScoredRow] | None:
         """The nearest of so many candidates, and of what has no codes; ``None``: compare all."""
-        comparison, pointer = self._comparison, self._comparison.pointer
-        dead, dimension = self._dead, comparison.dimension
-        query_at = pointer(query)
+        comparison, dead = self._comparison, self._dead
+        pointer, dimension = comparison.pointer, comparison.dimension
         rough_query = query
         if self._length > dimension:
             rough_query = np.zeros(self._length, dtype=np.float32)
@@ -438,14 +376,10 @@ class LiveNeighbours:
             candidates *= 4
             if candidates > self._most:
                 return None
-        far = answer.far
-        comparison.at_places(
-            answer.far_at, query_at, self._vectors_at, answer.places_at, len(places)
-        )
+        far = comparison.with_places(query, self._vectors_at, answer)
         if gone is not None:
-            far[gone] = self._farthest
-        best = self._best_of_few if len(far) <= _FEW_MEASURED else self._best
-        found = best(far, k, worst, places)
+            far[gone] = np.inf
+        found = self._best(far, k, worst, places)
         if (idle := self._idle.get(candidates)) is not None:
             idle.append(answer)
         return found
@@ -460,59 +394,29 @@ class LiveNeighbours:
         except (IndexError, KeyError):
             return _Answer(candidates, self._behind, self._comparison.pointer)
 
-    def _are_worse(self, far: NDArray[np.float32], worst: float | None) -> bool:
-        """Whether nothing that was measured is better than a score, as for most queries."""
-        if worst is None or not len(far):
-            return not len(far)
-        # A minimum alone takes NumPy three times as long.
-        if self._is_l2:
-            return far.item(far.argmin()) >= worst * worst
-        return far.item(far.argmax()) <= worst
-
-    def _best_of_few(
-        self, far: NDArray[np.float32], k: int, worst: float | None, places: Rows
-    ) -> list[ScoredRow]:
-        """As `_best`, in Python: for so few NumPy takes longer, one call after another."""
-        if self._are_worse(far, worst):
-            return []
-        if self._is_l2:
-            limit = self._farthest.item() if worst is None else worst * worst
-            near = [(each, at) for at, each in enumerate(far.tolist()) if each < limit]
-            near.sort()
-        else:
-            limit = self._farthest.item() if worst is None else worst
-            near = [(each, -at) for at, each in enumerate(far.tolist()) if each > limit]
-            near.sort(reverse=True)
-        del near[k:]
-        if not near:
-            return []
-        scores = as_scores(
-            np.array([each for each, _ in near], dtype=np.float32), self._comparison.metric
-        )
-        place_of, row_of = places.item, self._rows_at.item
-        rows = (row_of(place_of(abs(at))) for _, at in near)
-        return self._better(list(zip(scores.tolist(), rows, strict=True)), worst)
-
     def _best(
         self, far: NDArray[np.float32], k: int, worst: float | None, places: Rows | None = None
     ) -> list[ScoredRow]:
-        """The ``k`` best of what was measured at some places; ``None``: at each."""
-        if self._are_worse(far, worst):
+        """The ``k`` best by their distances, which are those of some places; ``None``: of each."""
+        comparison = self._comparison
+        limit = np.inf if worst is None else comparison.distance(worst)
+        # As for most queries, nothing is; a minimum alone takes NumPy three times as long.
+        if not len(far) or far.item(far.argmin()) >= limit:
             return []
-        is_l2 = self._is_l2
-        if not is_l2:
-            far = -far
-        limit = np.inf if worst is None else worst * worst if is_l2 else -worst
-        near = np.flatnonzero(far < limit)
-        if len(near) > k:
-            near = near[np.argpartition(far[near], k)[:k]]
-        near = near[np.argsort(far[near], kind="stable")]
-        scores = as_scores(far[near] if is_l2 else -far[near], self._comparison.metric)
-        rows = self._rows_at[near if places is None else places[near]].tolist()
-        return self._better(list(zip(scores.tolist(), rows, strict=True)), worst)
-
-    def _better(self, found: list[ScoredRow], worst: float | None) -> list[ScoredRow]:
-        """Those that are better than a score: the square of a root is not quite what it was."""
-        if worst is None or not self._is_l2:
+        if len(far) <= _FEW_MEASURED:
+            near = [(each, at) for at, each in enumerate(far.tolist()) if each < limit]
+        else:
+            among = np.flatnonzero(far < limit)
+            if len(among) > k:
+                among = among[np.argpartition(far[among], k)[:k]]
+            near = [*zip(far[among].tolist(), among.tolist(), strict=True)]
+        near.sort()
+        del near[k:]
+        scores = comparison.scores(np.array([each for each, _ in near], dtype=np.float32)).tolist()
+        row_of, place_of = self._rows_at.item, None if places is None else places.item
+        rows = [row_of(at if place_of is None else place_of(at)) for _, at in near]
+        found = [*zip(scores, rows, strict=True)]
+        if worst is None or not comparison.is_l2:
             return found
+        # The square of a root is not quite what it was.
         return [each for each in found if each[0] < worst]

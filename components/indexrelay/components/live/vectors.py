@@ -21,12 +21,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from indexrelay.components.live.codes import (
     CodeSizes,
-    Comparison,
     LiveCodes,
     LiveNeighbours,
     ScoredRow,
     grow_codes,
 )
+from indexrelay.components.live.comparison import Comparison
 from indexrelay.components.live.entries import (
     STEP,
     FindLive,
@@ -262,7 +262,7 @@ class LiveVectorSearch(LiveEntries):
         live = {each: row for each, row in rows.items() if row is not None and present[row]}
         if live:
             query, among = self._released.queries.one(vector), np.array([*live.values()])
-            scores = self._released.comparison.with_some(query, self.view.rows, among)
+            scores = self._scores_of(query, among)
             found |= zip(live, scores.tolist(), strict=True)
         return found
 
@@ -284,7 +284,7 @@ class LiveVectorSearch(LiveEntries):
             return []
         if among is self._alive:
             return self.hits_of(self._neighbours.nearest(query, k, worst))
-        scores = self._released.comparison.with_some(query, self.view.rows, among)
+        scores = self._scores_of(query, among)
         if worst is not None:
             near = np.flatnonzero(scores < worst if self._is_l2 else scores > worst)
             scores, among = scores[near], among[near]
@@ -292,6 +292,11 @@ class LiveVectorSearch(LiveEntries):
         best = np.argpartition(far, k)[:k] if len(far) > k else np.arange(len(far))
         best = best[np.argsort(far[best], kind="stable")]
         return self.hits_of([*zip(scores[best].tolist(), among[best].tolist(), strict=True)])
+
+    def _scores_of(self, query: Vectors, among: Rows) -> NDArray[np.float32]:
+        """The scores of some live rows that are entries."""
+        rows = self.view.rows
+        return self._released.comparison.scores_of(query, rows.vectors, rows.places[among])
 
     def _nearest_of(self, query: Vectors, k: int, max_payload_bytes: int | None = None) -> Hits:
         """The ``k`` nearest of the version and of all live rows."""
