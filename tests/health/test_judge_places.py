@@ -82,6 +82,20 @@ CASES: Cases = {
         "see that an operator runs",
         Actor.PERSON,
     ),
+    "backups of a time to come": (
+        {
+            "backups": BackupsFact(
+                folder="/backups",
+                max_age_seconds=691_200,
+                newest_at=NOW,
+                ahead=("20300101_000000",),
+            )
+        },
+        Code.BACKUP_AHEAD,
+        "1 backup(s) in /backups bear a time that is still to come: 20300101_000000",
+        "set the clock of the host that made them",
+        Actor.PERSON,
+    ),
     "backups out of sight": (
         {
             "backups": BackupsFact(

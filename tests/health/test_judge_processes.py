@@ -18,6 +18,7 @@ from indexrelay.schemas.messages import (
 )
 from indexrelay.schemas.schedules import ScheduleSettings
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition, ReaderSettings
+from indexrelay.storage.catalog import ScheduleState
 from tests.health.healthy_facts import (
     DEFINITIONS,
     NAMES,
@@ -48,6 +49,7 @@ def foreign_writes(times: int, last: str) -> ForeignWrites:
     return ForeignWrites(label="web", times=times, first_at=began, last_at=at, last=last)
 
 
+WEEKLY = ScheduleSettings(cron="0 2 * * 0")
 CASES: Cases = {
     "no rebuilder": (
         {"redis": redis(rebuilders={})},
@@ -60,6 +62,27 @@ CASES: Cases = {
         {"schedules": {"weekly": ScheduleSettings(cron="0 2 * * 0")}},
         Code.SCHEDULE_OVERDUE,
         "no operator looks at schedule weekly, as it is declared",
+        "indexrelay operator",
+        Actor.PERSON,
+    ),
+    "schedule under a clock that was wrong": (
+        {
+            "schedules": {"weekly": WEEKLY},
+            "schedule_states": {
+                "weekly": ScheduleState(
+                    schedule="weekly",
+                    definition=WEEKLY.definition,
+                    decided=NOW + timedelta(days=1000),
+                    slot=None,
+                    fired_at=None,
+                    request=None,
+                    missed=None,
+                    next_at=NOW + timedelta(days=1007),
+                )
+            },
+        },
+        Code.SCHEDULE_OVERDUE,
+        "which is still to come: the clock of an operator was wrong",
         "indexrelay operator",
         Actor.PERSON,
     ),

@@ -367,7 +367,8 @@ def test_the_newest_backup_is_known_by_its_name(pipeline: Pipeline) -> None:
     looking = observer(pipeline)
     name = "backup_last_success_timestamp_seconds"
     assert (name,) not in values(looking)
-    for each in ("20260102_120000", "20260101_120000"):
+    pipeline.clock.advance(3 * 86_400)
+    for each in ("20260102_120000", "20260101_120000", "20300101_000000"):
         (pipeline.settings.backups_dir / f"{pipeline.settings.namespace}-{each}").mkdir(
             parents=True
         )

@@ -172,6 +172,33 @@ def test_without_catch_up_what_was_missed_is_recorded_and_not_made_up_for(
     assert operators.ids() == []
 
 
+def test_what_was_decided_under_a_clock_years_ahead_silences_no_schedule(
+    operators: Operators,
+) -> None:
+    duty = operators.duty(weekly=WEEKLY)
+    duty.turn()
+    operators.clock.advance(1000 * DAY)
+    duty.turn()
+    assert len(operators.ids()) == 1
+    operators.clock._start -= timedelta(days=1000)
+    with capture_logs() as events:
+        duty.turn()
+        duty.turn()
+    assert [each["event"] for each in events if each["event"].startswith("schedule.")] == [
+        "schedule.set_back"
+    ]
+    assert operators.ids() == []
+    operators.clock.advance(6 * DAY)
+    duty.turn()
+    assert operators.ids() == ["schedule/weekly/2026-11-08T02:00:00Z"]
+    # A clock that is set back by seconds repeats nothing.
+    operators.clock._start -= operators.clock.now() - datetime(2026, 11, 8, 1, 59, 30, tzinfo=UTC)
+    duty.turn()
+    operators.clock.advance(60)
+    duty.turn()
+    assert operators.ids() == []
+
+
 def test_a_new_schedule_and_one_with_another_line_count_from_now_on(operators: Operators) -> None:
     operators.duty(weekly=WEEKLY).turn()
     operators.clock.advance(5 * DAY)

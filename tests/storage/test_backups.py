@@ -45,7 +45,10 @@ def test_only_whole_backups_of_ones_own_namespace_count(tmp_path: Path) -> None:
     with pytest.raises(BackupUnknownError, match="did you mean '20241105_143000'"):
         folder.get("20241105_14300")
     settings = Settings.model_validate({"namespace": "prod", "backups": {"dir": tmp_path}})
-    assert newest_backup_at(settings) == NOW + timedelta(days=1)
+    assert newest_backup_at(settings, NOW + timedelta(days=1)) == NOW + timedelta(days=1)
+    assert newest_backup_at(settings, NOW) == NOW  # the later one is of a clock that was wrong
+    assert folder.ahead(NOW) == ["20241106_143000"]
+    assert folder.ahead(NOW + timedelta(days=1)) == []
 
 
 def test_a_writer_removes_what_a_crash_left_and_keeps_the_others_out(tmp_path: Path) -> None:
@@ -86,7 +89,8 @@ def stored(days: int, size: int = 10) -> StoredBackup:
 def test_backups_go_by_count_age_and_size_and_the_newest_stays(
     limits: dict[str, object], gone: list[int]
 ) -> None:
-    found = [stored(days) for days in (0, 1, 2, 30)]
+    # Those of a clock that was wrong neither go nor count.
+    found = [stored(days) for days in (-900, -1, 0, 1, 2, 30)]
     settings = BackupSettings.model_validate(limits)
     later = NOW + timedelta(seconds=10)
     assert superfluous(found, settings, later) == [stored(days) for days in gone]

@@ -153,6 +153,8 @@ class BackupsFact:
     """The newest is to be younger."""
     newest_at: datetime | None = None
     """When it was begun; ``None``: there is none."""
+    ahead: tuple[str, ...] = ()
+    """The ids of those whose time is still to come."""
     unreadable: str | None = None
     """Why the folder cannot be read."""
 

@@ -34,6 +34,7 @@ from indexrelay.health.redis import (
 )
 from indexrelay.health.status import Actor, Code, Problem, Verdict
 from indexrelay.schemas import commands
+from indexrelay.schemas.clock import is_ahead
 from indexrelay.schemas.messages import ReaderState
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
@@ -273,6 +274,11 @@ def _of_schedules(facts: Facts) -> Iterator[Problem]:
                 f"schedule {name} should have started a rebuild at "
                 f"{state.next_at:%Y-%m-%d %H:%M} UTC, and no operator has"
             )
+        elif is_ahead(state.decided, facts.now):
+            what = (
+                f"schedule {name} was decided on up to {state.decided:%Y-%m-%d %H:%M} UTC, "
+                "which is still to come: the clock of an operator was wrong"
+            )
         else:
             continue
         yield Problem(
@@ -287,6 +293,15 @@ def _of_schedules(facts: Facts) -> Iterator[Problem]:
 def _of_backups(facts: Facts) -> Iterator[Problem]:
     """That there is no backup that is young enough; where nothing is released, nothing is lost."""
     backups = facts.backups
+    if backups is not None and backups.ahead:
+        yield Problem(
+            code=Code.BACKUP_AHEAD,
+            what=f"{len(backups.ahead)} backup(s) in {backups.folder} bear a time that is still to "
+            f"come: {', '.join(backups.ahead[:3])}{', …' if backups.ahead[3:] else ''}",
+            advice="set the clock of the host that made them; they count for no schedule and are "
+            "never removed, so delete what is not wanted",
+            acts=Actor.PERSON,
+        )
     if backups is None or facts.release is None:
         return
     days = backups.max_age_seconds / 86_400

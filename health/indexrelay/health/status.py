@@ -101,6 +101,8 @@ class Code(StrEnum):
 
     BACKUP_OVERDUE = "backup_overdue"
     """Backups are scheduled, and none is young enough."""
+    BACKUP_AHEAD = "backup_ahead"
+    """Backups bear a time that is still to come."""
 
     EVENTS_UNTAKEN = "events_untaken"
     LEASE_ORPHANED = "lease_orphaned"
@@ -146,6 +148,7 @@ BUILDS: Final = frozenset(Code) - {
     Code.READER_SERVICE_SILENT,
     Code.COMPONENT_NOT_SERVED,
     Code.BACKUP_OVERDUE,
+    Code.BACKUP_AHEAD,
     Code.SCHEDULE_OVERDUE,
 }
 """What `indexrelay rebuild` is about: everything but whether roles run, and have followed."""

@@ -38,7 +38,7 @@ from indexrelay.schemas.messages import ReaderState, RebuilderState, Role
 from indexrelay.schemas.settings import CatalogSource, Settings
 from indexrelay.schemas.versions import Definitions, Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
-from indexrelay.storage.backups import newest_backup_at
+from indexrelay.storage.backups import BackupFolder
 from indexrelay.storage.catalog import Catalog, ChangeCount
 from indexrelay.storage.errors import StoreAccessError, UnknownCollectionError
 from indexrelay.storage.sources import open_source
@@ -218,7 +218,8 @@ class Survey:
             folder=str(settings.backups_dir), max_age_seconds=settings.backups.max_age_seconds
         )
         try:
-            return replace(fact, newest_at=newest_backup_at(settings))
+            folder, now = BackupFolder.of(settings), self._clock.now()
+            return replace(fact, newest_at=folder.newest_at(now), ahead=tuple(folder.ahead(now)))
         except StoreAccessError as error:
             return replace(fact, unreadable=str(error))
 

@@ -188,7 +188,7 @@ class Observer:
         except (IndexRelayError, OSError) as error:
             failed["releases"] = str(error)
         try:
-            backup_at = newest_backup_at(self._settings)
+            backup_at = newest_backup_at(self._settings, facts.now)
             backup_due_at = self._backup_due_at(facts, backup_at)
         except (IndexRelayError, OSError) as error:
             failed["backups"] = str(error)

@@ -7,6 +7,9 @@ one of them dies. The event that follows only wakes a rebuilder.
 Of several slots whose time has come, only the newest makes a request: nobody needs the night's
 rebuild twice. One that comes later than ``late_seconds`` was missed, because no operator ran; it is
 made up for with ``catch_up``, and is recorded as missed without.
+
+Where an operator decided on slots that are still to come, its clock was wrong. The next one whose
+clock is right counts from now on: else nothing would start until then.
 """
 
 import contextlib
@@ -15,6 +18,7 @@ from typing import Final
 
 from indexrelay.operations.service import DutyResources
 from indexrelay.producers.events import EventDraft, EventSender
+from indexrelay.schemas.clock import is_ahead
 from indexrelay.schemas.errors import IndexRelayError, see_installed
 from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.messages import RebuildRequested
@@ -94,6 +98,17 @@ class ScheduleDuty:
         self, name: str, schedule: ScheduleSettings, state: ScheduleState, now: datetime
     ) -> datetime:
         """Make the request of a schedule if one is due; when the next one starts."""
+        if is_ahead(state.decided, now):
+            plan = schedule.plan(name, after=now, now=now)
+            if self._rows.set_back(state, next_at=plan.next_at):
+                _log.warning(
+                    "schedule.set_back",
+                    schedule=name,
+                    decided=state.decided.isoformat(),
+                    advice="it was decided on slots that are still to come: see that the clocks of "
+                    "all operators are right; it counts from now on",
+                )
+            return plan.next_at
         plan = schedule.plan(name, after=state.decided, now=now)
         if plan.due is not None:
             late = (now - schedule.starts_at(name, plan.due)).total_seconds()

@@ -18,7 +18,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, TypeAlias
 
 from indexrelay.schemas.loggers import get_logger
@@ -34,6 +34,14 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds that only grow: for every duration, time-out and back-off."""
         ...
+
+
+_MOST_AHEAD: Final = timedelta(minutes=5)
+
+
+def is_ahead(stamp: datetime, now: datetime) -> bool:
+    """Whether a stamp was made by a clock that was wrong: clocks of hosts differ by seconds."""
+    return stamp - now > _MOST_AHEAD
 
 
 class SystemClock:

@@ -7,6 +7,9 @@ makes or removes backups holds the folder's lock, so that two schedules do not m
 none removes what another one counts on. Whoever only looks takes no lock.
 
 Several installations may share the folder: each sees the names of its own namespace.
+
+A backup whose time is still to come was made under a clock that was wrong. It can be restored; but
+nobody takes it for the newest, and it neither goes nor counts when older ones go.
 """
 
 import contextlib
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from indexrelay.schemas.backups import BackupSettings, backup_id, backup_time
+from indexrelay.schemas.clock import is_ahead
 from indexrelay.schemas.files import holder_of, make_private_folder
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts.files import accessing, open_lock, release_lock, sync_folder
@@ -81,15 +85,25 @@ class BackupFolder:
                 found.append(StoredBackup(id=id_, path=path, bytes=size))
         return found
 
-    def newest_at(self) -> datetime | None:
-        """When the newest was begun; ``None``: there is none. Its size is not looked at.
+    def newest_at(self, now: datetime) -> datetime | None:
+        """When the newest was begun, of those whose time is not still to come; ``None``: there is
+        none. Sizes are not looked at.
 
         Raises:
             StoreAccessError: the folder cannot be read.
         """
         for id_, _ in self._newest_first():
-            return backup_time(id_)
+            if not is_ahead(begun_at := backup_time(id_), now):
+                return begun_at
         return None
+
+    def ahead(self, now: datetime) -> list[str]:
+        """The ids of those whose time is still to come.
+
+        Raises:
+            StoreAccessError: the folder cannot be read.
+        """
+        return [id_ for id_, _ in self._newest_first() if is_ahead(backup_time(id_), now)]
 
     def get(self, id_: str) -> StoredBackup:
         """One backup.
@@ -193,7 +207,8 @@ def superfluous(
     """Which of them, the newest first, do not stay by the settings; the newest one always does."""
     gone = []
     total = 0
-    for position, each in enumerate(backups):
+    counted = (each for each in backups if not is_ahead(each.begun_at, now))
+    for position, each in enumerate(counted):
         total += each.bytes
         too_many = settings.keep_count is not None and position >= settings.keep_count
         too_old = (
@@ -206,13 +221,14 @@ def superfluous(
     return gone
 
 
-def newest_backup_at(settings: Settings) -> datetime | None:
-    """When the newest backup was begun; ``None``: there is none. No backup is opened.
+def newest_backup_at(settings: Settings, now: datetime) -> datetime | None:
+    """When the newest backup was begun, of those whose time is not still to come; ``None``: there
+    is none. No backup is opened.
 
     Raises:
         StoreAccessError: the folder cannot be read.
     """
-    return BackupFolder.of(settings).newest_at()
+    return BackupFolder.of(settings).newest_at(now)
 
 
 def discard(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Backups by the clock: one for each slot, made up for when it was missed, and never given up."""
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -83,6 +83,26 @@ def test_of_many_that_were_missed_one_is_made_up_for(pipeline: Pipeline) -> None
     later.turn()
     later.turn()
     assert ids(pipeline) == ["20260106_130000", "20260101_000000"]
+
+
+def test_one_that_was_made_under_a_clock_years_ahead_keeps_none_from_being_made(
+    install: Install,
+) -> None:
+    pipeline = install(backups={**NIGHTLY, "keep_count": 1})
+    commit(pipeline, "first", range(5))
+    pipeline.settle()
+    pipeline.clock.advance(1000 * DAY)
+    backups_of(pipeline).create()
+    (ahead,) = ids(pipeline)
+    pipeline.clock._start -= timedelta(days=1000)
+    duty = duty_of(pipeline)
+    duty.turn()
+    duty.turn()
+    assert ids(pipeline) == [ahead, "20260101_000000"]
+    pipeline.clock.advance(2 * 3600)
+    duty.turn()
+    duty.turn()
+    assert ids(pipeline) == [ahead, "20260101_020000"]
 
 
 def test_several_operators_make_one(pipeline: Pipeline) -> None:

@@ -142,8 +142,8 @@ class Backups:
         Raises: as `create`.
         """
         with self.folder.writing():
-            newest = next(iter(self.folder.all()), None)
-            if newest is not None and (slot is None or newest.begun_at >= slot):
+            newest = self.folder.newest_at(self._clock.now())
+            if newest is not None and (slot is None or newest >= slot):
                 return None
             return self._create(None, None, progress)
 

@@ -2,7 +2,8 @@
 
 A slot of ``backups.schedule`` is done when a backup is there that was begun at it or later, whoever
 made it; so several operators over one folder make one, and one that was missed is made up for when
-an operator starts. The first is made as soon as there is a release.
+an operator starts. The first is made as soon as there is a release. One whose time is still to come
+(a clock was wrong) does not count.
 
 A backup that fails is tried again after a wait that doubles, up to an hour: it may have read all of
 the artifacts by then.
@@ -69,10 +70,10 @@ class BackupDuty:
         if line is None or self._stopping.is_set():
             return _LOOK_SECONDS
         now = self._clock.now()
-        newest = next(iter(self._backups.folder.all()), None)
+        newest = self._backups.folder.newest_at(now)
         if newest is None:
             return self._make(None)
-        slot = last_slot(line, zone, after=newest.begun_at, until=now)
+        slot = last_slot(line, zone, after=newest, until=now)
         if slot is not None:
             return self._make(slot)
         upcoming = next_slot(line, zone, after=now)

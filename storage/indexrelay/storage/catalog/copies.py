@@ -42,6 +42,8 @@ from indexrelay.storage.errors import CatalogCopyError, CatalogNotEmptyError, Ca
 
 MOST_PER_SECOND: Final = 100_000
 """Generations of one collection that nobody can take in a second; 2 ** 63 of them last for ever."""
+_LONG_AGO_SECONDS: Final = 10 * 365.0 * 86_400
+"""Older copies with a time that is still to come are none that anybody would restore."""
 _ROWS: Final = 2000
 """At most so many rows are in memory at a time."""
 _PAGES: Final = 2000
@@ -140,7 +142,9 @@ def importing(
                 _copy_table(source, target, table)
                 if database.is_postgresql:
                     _count_on(target, table)
-            elapsed = max(0.0, (clock.now() - copied_at).total_seconds())
+            elapsed = (clock.now() - copied_at).total_seconds()
+            if elapsed < 0:  # a clock was wrong, and nobody knows by how much
+                elapsed = _LONG_AGO_SECONDS
             lost = math.ceil(elapsed) * MOST_PER_SECOND
             found = target.execute(select(collections.c.name, collections.c.generation)).all()
             generations = {

@@ -114,6 +114,19 @@ class ScheduleRows:
         with self._database.write() as connection:
             connection.execute(update(schedules).where(mine).values(next_at=next_at))
 
+    def set_back(self, state: ScheduleState, *, next_at: datetime) -> bool:
+        """Count slots from now on, of a schedule on which was decided under a clock that was wrong;
+        ``False``: it is not in that state any more."""
+        mine = and_(
+            schedules.c.schedule == state.schedule,
+            schedules.c.definition == state.definition,
+            schedules.c.decided == state.decided,
+        )
+        statement = update(schedules).where(mine)
+        with self._database.write() as connection:
+            set_back = statement.values(decided=self._clock.now(), next_at=next_at)
+            return connection.execute(set_back).rowcount > 0
+
     @staticmethod
     def _undecided(schedule: str, definition: str, slot: datetime) -> Update:
         return update(schedules).where(
