@@ -376,7 +376,9 @@ def test_the_newest_backup_is_known_by_its_name(pipeline: Pipeline) -> None:
     assert 0 < values(looking)["disk_free_ratio", "backups"] <= 1
 
 
-def test_a_scheduled_backup_is_due_from_its_slot_until_one_is_made(pipeline: Pipeline) -> None:
+def test_a_scheduled_backup_is_due_from_its_slot_until_one_is_made(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     backups = pipeline.settings.backups.model_copy(update={"schedule": "0 3 * * *"})
     settings = pipeline.settings.model_copy(update={"backups": backups})
     looking = observer(pipeline, settings)
@@ -391,6 +393,14 @@ def test_a_scheduled_backup_is_due_from_its_slot_until_one_is_made(pipeline: Pip
     pipeline.clock.advance(3 * 24 * 3600)
     slot = next_slot("0 3 * * *", "UTC", after=started)
     assert values(looking)[name,] == slot.timestamp()
+    assert looking.look().complete
+
+    def fails(_settings: Settings) -> datetime:
+        raise OSError("no such volume")
+
+    # That is no end of it: nothing is known of backups now.
+    monkeypatch.setattr("indexrelay.operations.observer.newest_backup_at", fails)
+    assert not looking.look().complete
 
 
 def test_freshness_of_an_outside_source_counts_from_when_its_change_was_seen(

@@ -72,7 +72,7 @@ class Looker:
         """Look once; never raises for what cannot be read."""
         seen = self._observer.look()
         found = self._evaluator.evaluate(
-            samples_of(seen), seen.at.timestamp(), complete=not seen.facts.unknown
+            samples_of(seen), seen.at.timestamp(), complete=seen.complete
         )
         return Look(seen=seen, evaluation=found)
 

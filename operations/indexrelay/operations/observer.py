@@ -100,6 +100,8 @@ class Observation:
     verdict: Verdict
     namespace: str = ""
     """Of the installation."""
+    complete: bool = True
+    """Whether all of it could be read."""
     rebuilds: RebuildCounts = RebuildCounts()
     results: tuple[RebuildResult, ...] = ()
     """What ended since the look before, oldest first."""
@@ -204,6 +206,7 @@ class Observer:
             facts=facts,
             verdict=judge(facts),
             namespace=self._settings.namespace,
+            complete=not facts.unknown and not failed,
             rebuilds=self._rebuilds.with_results(results, counted=not first),
             results=() if first else tuple(results),
             builds=dict(self._builds),
