@@ -17,8 +17,8 @@ import structlog
 from indexrelay.console import main as command_line
 from indexrelay.console.commands import COMMANDS, load
 
-NEVER_END = {"demo", "up", "operator", "rebuilder", "reader"}
-"""Only their help is asked for here."""
+NOT_CALLED = {"demo", "up", "operator", "rebuilder", "reader", "service"}
+"""Only their help is asked for here: they never end, or write into the folders of the system."""
 NAMELESS = "nobodyé✓"
 TERMINALS = [("ascii", "20"), ("latin-1", "80"), ("cp1252", "10"), ("utf-8", "200")]
 LOUD = """
@@ -81,7 +81,7 @@ def calls(config: Path) -> Iterator[list[str]]:
     """Each command's help, and each with as little as it takes, for people and as JSON."""
     for path, command in CALLABLE.items():
         yield [*path, "--help"]
-        if path[0] in NEVER_END:
+        if path[0] in NOT_CALLED:
             continue
         given = [NAMELESS for each in command.params if each.param_type_name == "argument"]
         names = {option for each in command.params for option in each.opts}

@@ -269,6 +269,8 @@ class Rebuilder:
         self._look_due = threading.Event()
         """Set from other threads; the loop looks at the facts then."""
         self._has_looked = threading.Event()
+        self._turns = 0
+        self._has_turned = False
         self._improvements = BackgroundImprovements(
             self._improver, changed=self._publish_unless_stopping, built=self._scheduler.expect_more
         )
@@ -278,6 +280,16 @@ class Rebuilder:
     def id(self) -> str:
         """Its name as a consumer."""
         return self._identity.label
+
+    @property
+    def turns(self) -> int:
+        """Rounds of its loop so far, also those that failed; it grows while the loop turns."""
+        return self._turns
+
+    @property
+    def ready(self) -> bool:
+        """Whether one round succeeded: Redis and the catalog were there."""
+        return self._has_turned
 
     def start(self) -> None:
         """Start the thread; safe twice."""
@@ -367,6 +379,7 @@ class Rebuilder:
         while not self._stopping.is_set():
             try:
                 self._turn()
+                self._has_turned = True
                 pause = _FIRST_PAUSE_SECONDS
                 self._silent = False
             except Exception as error:  # noqa: BLE001 - the loop survives every error of a turn
@@ -382,6 +395,7 @@ class Rebuilder:
                     self._keys_watch.wake()  # sets it aside; no turn gets past it otherwise
                 self._stopping.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
+            self._turns += 1
             self._has_looked.set()
 
     def _turn(self) -> None:

@@ -13,7 +13,7 @@ import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import uvicorn
 
@@ -45,6 +45,22 @@ _BACKLOG: Final = 128
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - recognised here, not bound to
 
 
+_ALIVE_SECONDS: Final = 1
+"""How often the event loop reports to whoever watches it."""
+
+
+class Watcher(Protocol):
+    """Whoever starts the process, and ends it where its event loop hangs; called by that loop."""
+
+    def alive(self, *, ready: bool) -> None:
+        """The loop turns; ``ready``: every required component is served. It may not block."""
+        ...
+
+    def stopping(self) -> None:
+        """It stops now."""
+        ...
+
+
 class OpenAddressError(IndexRelayError):
     """Raised when the service is to listen where other machines reach it, the settings name no
     token, and ``insecure`` does not say that they may."""
@@ -73,6 +89,7 @@ def serve(
     connection: Connection | None = None,
     listener: socket.socket | None = None,
     place: "WorkerPlace | None" = None,
+    watcher: Watcher | None = None,
 ) -> None:
     """Run the service until SIGTERM or SIGINT, in the foreground.
 
@@ -91,6 +108,7 @@ def serve(
         listener: a socket that listens already, instead of ``host``, ``port`` and ``uds``.
         place: of this process among the workers that take connections from ``listener``; ``None``:
             there are no others.
+        watcher: who is told that it turns; ``None``: nobody.
 
     Raises:
         OpenAddressError: other machines reach the address, there are no tokens, and ``insecure``
@@ -115,6 +133,11 @@ def serve(
             address=address or address_of(listener),
         )
         limits = fitting(settings.http)
+
+        async def report() -> None:
+            if watcher is not None:
+                watcher.alive(ready=reloader.ready)
+
         config = uvicorn.Config(
             create_app(
                 reloader,
@@ -135,12 +158,14 @@ def serve(
             # One of several takes one connection, and leaves the next to whoever is free.
             backlog=ACCEPTED_AT_ONCE if place is None else 1,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+            callback_notify=None if watcher is None else report,
+            timeout_notify=_ALIVE_SECONDS,
         )
         if not is_local(listener):
             _warn_of_open(listener, with_tokens=bool(settings.http.tokens))
         try:
             with _returning_on_sigterm():
-                _Server(config).run(sockets=[listener])
+                _Server(config, watcher).run(sockets=[listener])
         finally:
             reloader.stop()  # also where requests did not end in time, and the lifespan did not
 
@@ -169,6 +194,16 @@ class _Server(uvicorn.Server):
 
     asyncio knows one number for both, and listens once more with it.
     """
+
+    def __init__(self, config: uvicorn.Config, watcher: Watcher | None) -> None:
+        super().__init__(config)
+        self._watcher = watcher
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Report that it stops, and stop."""
+        if self._watcher is not None:
+            self._watcher.stopping()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and listen as before."""

@@ -8,6 +8,7 @@ import pytest
 from indexrelay.console.commands.roles import Workers
 from indexrelay.console.errors import ExitCode
 from indexrelay.console.processes import Stop
+from indexrelay.operations.systemd import ServiceManager
 from indexrelay.service.workers import WorkerBoard, WorkerNote
 from tests.console.test_processes_supervisor import FakeChild, HandClock
 
@@ -131,3 +132,36 @@ def test_a_worker_that_ends_once_they_have_served_is_started_again_whatever_its_
         assert workers.look() is None
         clock.seconds += 60
     assert story == ["start worker 1"]
+
+
+class FakeManager:
+    """Notes what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[bool] = []
+
+    def alive(self, *, ready: bool) -> None:
+        self.heard.append(ready)
+
+
+def test_a_service_manager_hears_that_all_are_ready_and_also_while_they_are_restarted(
+    children: dict[int, FakeWorker], tmp_path: Path, clock: HandClock, stop: Stop
+) -> None:
+    children[2].gets_ready = False
+    manager = FakeManager()
+    workers = Workers(
+        children,
+        WorkerBoard(tmp_path),
+        clock=clock,
+        manager=cast("ServiceManager", manager),
+    )
+    workers.start()
+    workers.look()
+    assert manager.heard == [False]
+    children[2].gets_ready = True
+    children[2].start()
+    workers.look()
+    assert manager.heard == [False, True]
+    children[1].gets_ready = False  # its restart takes long: the watchdog is not to end it
+    workers.restart_in_turn(stop)
+    assert len(manager.heard) > 100

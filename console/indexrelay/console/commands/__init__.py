@@ -177,6 +177,12 @@ COMMANDS: Final[Mapping[str, Listed]] = {
         help="Clean up, show what takes the disk, check every file, judge what is released.",
         verbs=("cleanup", "disk-usage", "scrub", "validate"),
     ),
+    "service": Listed(
+        module="commands.service",
+        panel=_DO,
+        help="Units of systemd for the roles: write them, or remove them.",
+        verbs=("install", "uninstall"),
+    ),
     "repair": Listed(
         module="commands.repair",
         panel=_DO,
@@ -207,6 +213,8 @@ _WITHOUT_CONFIG: Final = frozenset(
         "tokens generate",
         "backup generate-key",
         "maintenance",
+        "service",
+        "service uninstall",
     }
 )
 

@@ -7,6 +7,9 @@ own: without a URL it finds the embedded one, also when that starts later.
 
 A reader may be several processes at one address, its workers. SIGHUP starts them again one after
 another, with the settings as they are then, while the others answer.
+
+Where a service manager started the process (``NOTIFY_SOCKET``), it hears when the role is ready,
+that its loop turns, and that it stops. That is the loop itself, or the number of its turns.
 """
 
 import os
@@ -44,6 +47,7 @@ from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.errors import is_transient
 
 if TYPE_CHECKING:
+    from indexrelay.operations.systemd import ServiceManager
     from indexrelay.service.workers import WorkerBoard
 
 log = get_logger(__name__)
@@ -106,6 +110,7 @@ def reader(
         from indexrelay.service import serve
         from indexrelay.service.server import listening
 
+        manager = service_manager()
         if workers > 1:
             insist = insecure or bool(installation.settings.http.tokens)
             with Stop() as stop, listening(host, port or 0, uds, insecure=insist) as listener:
@@ -116,13 +121,19 @@ def reader(
                     config=config,
                     insecure=insecure,
                     stop=stop,
+                    manager=manager,
                 )
             raise typer.Exit(code)
         if uds is not None:
-            serve(installation.settings, reader_id=reader_id, uds=uds)
+            serve(installation.settings, reader_id=reader_id, uds=uds, watcher=manager)
         else:
             serve(
-                installation.settings, reader_id=reader_id, host=host, port=port, insecure=insecure
+                installation.settings,
+                reader_id=reader_id,
+                host=host,
+                port=port,
+                insecure=insecure,
+                watcher=manager,
             )
     raise typer.Exit(ExitCode.SUCCESS)
 
@@ -147,6 +158,7 @@ def run_workers(
     config: Path | None,
     insecure: bool,
     stop: Stop,
+    manager: "ServiceManager | None" = None,
 ) -> ExitCode:
     """Keep so many workers on a socket that listens, until a signal comes."""
     from indexrelay.service.workers import WorkerBoard
@@ -165,7 +177,7 @@ def run_workers(
             )
             for number in range(1, count + 1)
         }
-        workers = Workers(children, WorkerBoard(folder), clock=SystemClock())
+        workers = Workers(children, WorkerBoard(folder), clock=SystemClock(), manager=manager)
         stack.callback(workers.stop)
         workers.start()
         while not stop.wait(_WORKERS_LOOK_SECONDS):
@@ -176,6 +188,8 @@ def run_workers(
                 again.clear()
                 if _are_right(config):
                     workers.restart_in_turn(stop)
+        if manager is not None:
+            manager.stopping()
         listener.close()  # the workers close theirs: nobody is let in who would not be answered
         return stop.role_exit_code
 
@@ -193,9 +207,15 @@ class Workers:
     """The workers of one reader, as their parent keeps them; for one thread."""
 
     def __init__(
-        self, children: Mapping[int, Worker], board: "WorkerBoard", *, clock: Clock
+        self,
+        children: Mapping[int, Worker],
+        board: "WorkerBoard",
+        *,
+        clock: Clock,
+        manager: "ServiceManager | None" = None,
     ) -> None:
         """Take them by number; ``board`` has what each says of itself."""
+        self._manager = manager
         self._children = children
         self._board = board
         self._clock = clock
@@ -222,6 +242,7 @@ class Workers:
             if not child.running:
                 self._board.forget_connections(number)
         self._supervisor.look()
+        self._report()
         return None
 
     def restart_in_turn(self, stop: Stop) -> None:
@@ -242,10 +263,15 @@ class Workers:
                     )
                     return
                 self._supervisor.look()
+                self._report()
 
     def stop(self) -> None:
         """Stop all of them together, each once it has answered what it was asked."""
         self._supervisor.stop(grace_seconds=_GRACE_SECONDS)
+
+    def _report(self) -> None:
+        if self._manager is not None:
+            self._manager.alive(ready=self._were_ready)
 
     def _is_ready(self, number: int) -> bool:
         pid = self._children[number].pid
@@ -288,7 +314,8 @@ def run_operator(installation: Installation) -> ExitCode:
 
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        catalog = awaited(lambda: installation.catalog, what="catalog", stop=stop)
+        manager = service_manager()
+        catalog = awaited(lambda: installation.catalog, what="catalog", stop=stop, manager=manager)
         if catalog is None:
             return stop.role_exit_code
         settings = installation.settings
@@ -298,7 +325,10 @@ def run_operator(installation: Installation) -> ExitCode:
         stack.callback(service.stop)
         service.start()
         while not stop.wait(_LOOK_SECONDS):
-            pass
+            if manager is not None:
+                manager.alive(ready=True)
+        if manager is not None:
+            manager.stopping()
         return stop.role_exit_code
 
 
@@ -308,13 +338,13 @@ def run_rebuilder(installation: Installation, *, rebuilder_id: str | None) -> Ex
 
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        server = None
+        manager, server = service_manager(), None
         if installation.settings.redis_url is None:
             server = KeptServer(installation.settings.data_dir, clock=SystemClock())
             stack.callback(server.stop)
-            if awaited(server.start, what="server", stop=stop) is None:
+            if awaited(server.start, what="server", stop=stop, manager=manager) is None:
                 return stop.role_exit_code
-        catalog = awaited(lambda: installation.catalog, what="catalog", stop=stop)
+        catalog = awaited(lambda: installation.catalog, what="catalog", stop=stop, manager=manager)
         if catalog is None:
             return stop.role_exit_code
         settings = installation.settings
@@ -332,6 +362,10 @@ def run_rebuilder(installation: Installation, *, rebuilder_id: str | None) -> Ex
         while not stop.wait(_LOOK_SECONDS):
             if server is not None:
                 server.look()
+            if manager is not None:
+                manager.alive(ready=rebuilder.ready, turns=rebuilder.turns)
+        if manager is not None:
+            manager.stopping()
         return stop.role_exit_code
 
 
@@ -353,7 +387,22 @@ def _answer_at_a_port(installation: Installation, stack: ExitStack) -> None:
     looking.start()
 
 
-def awaited(opening: Callable[[], T], *, what: str, stop: Stop) -> T | None:
+def service_manager() -> "ServiceManager | None":
+    """Who started this process and wants to hear of it; ``None``: nobody."""
+    if "NOTIFY_SOCKET" not in os.environ:
+        return None
+    from indexrelay.operations.systemd import ServiceManager
+
+    return ServiceManager.of(os.environ)
+
+
+def awaited(
+    opening: Callable[[], T],
+    *,
+    what: str,
+    stop: Stop,
+    manager: "ServiceManager | None" = None,
+) -> T | None:
     """What ``opening`` returns, as soon as it does; ``None``: a signal came first.
 
     Raises:
@@ -368,6 +417,8 @@ def awaited(opening: Callable[[], T], *, what: str, stop: Stop) -> T | None:
             if not (isinstance(error, OSError) or is_transient(error)):
                 raise
             failures += 1
+            if manager is not None:
+                manager.alive(ready=False)
             pause = backoff_seconds(
                 failures, first=_FIRST_PAUSE_SECONDS, longest=_LONGEST_PAUSE_SECONDS, key=what
             )
