@@ -7,7 +7,6 @@ commands do the same at once, for who is short of room or does not trust a disk.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import typer
@@ -19,11 +18,21 @@ from rich.text import Text
 from indexrelay.console import figures
 from indexrelay.console.commands import Config, Json, component_names
 from indexrelay.console.commands.backup import backups_of, bytes_bar
-from indexrelay.console.commands.status import NONE, facts_table, passed_mark
+from indexrelay.console.commands.status import facts_table
+from indexrelay.console.disk_usage import (
+    DiskUsage,
+    blobs_in,
+    blobs_sheet,
+    catalog_bytes,
+    components_in,
+    counts,
+    usage_page,
+    versions_sheet,
+)
 from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
-from indexrelay.console.sheet import Sheet, flowing, number, whole
-from indexrelay.console.terminal import advice_line, note, print_json, stdout
+from indexrelay.console.scrubbing import scrubbed_page, scrubbed_versions
+from indexrelay.console.terminal import note, print_json, stdout
 from indexrelay.console.validation import validated, validation_sheet
 from indexrelay.console.versions import NOTHING_RELEASED, manifest_of, require_released
 from indexrelay.rebuilder.gc import GarbageCollector
@@ -31,18 +40,8 @@ from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError, suggestion
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.versions import BlobRef
-from indexrelay.storage.artifacts import (
-    ArtifactStore,
-    BlobCorruptError,
-    BlobMissingError,
-    Collected,
-    VersionUnreadableError,
-)
-from indexrelay.storage.artifacts.usage import StoreUsage, VersionUsage
+from indexrelay.storage.artifacts import Collected
 from indexrelay.storage.audit import AuditAction
-from indexrelay.storage.catalog.database import sqlite_file
 from indexrelay.streams.connection import Connection
 
 log = get_logger(__name__)
@@ -209,12 +208,10 @@ def validate(
         raise typer.Exit(ExitCode.PARTIAL)
 
 
-class _Fact(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Removed(_Fact):
+class Removed(BaseModel):
     """What a cleanup removed, or would."""
+
+    model_config = ConfigDict(frozen=True)
 
     dry_run: bool
     releases: tuple[int, ...]
@@ -225,72 +222,6 @@ class Removed(_Fact):
     staged_files: int
     backups: tuple[str, ...]
     backup_bytes: int
-
-
-class VersionSize(_Fact):
-    """One version on the disk."""
-
-    version: str
-    releases: tuple[int, ...]
-    bytes: int
-    own_bytes: int
-    """What removing it would free: no other version has it."""
-
-
-class ComponentSize(_Fact):
-    """One component on the disk."""
-
-    component: str
-    versions: tuple[VersionSize, ...]
-    blobs: int
-    bytes: int
-    """Of all its blobs, each counted once."""
-    shared_bytes: int
-    """Of those that several versions have."""
-
-
-class BlobSize(_Fact):
-    """One blob on the disk."""
-
-    digest: str
-    bytes: int
-    versions: dict[str, int]
-    """How many versions of each component share it."""
-
-
-class DiskUsage(_Fact):
-    """One installation on the disk."""
-
-    components: tuple[ComponentSize, ...]
-    blobs: int
-    blob_bytes: int
-    unnamed_blobs: int
-    unnamed_bytes: int
-    """Of builds that run or failed: no version has them."""
-    staged_bytes: int
-    catalog_bytes: int | None
-    """``None``: it is no file."""
-    backup_bytes: int
-    blob_list: tuple[BlobSize, ...] | None = None
-    """Each blob that a version names, the largest first; ``None``: not asked for."""
-
-
-class Corrupt(_Fact):
-    """One file that is not what its name says."""
-
-    digest: str
-    reason: str
-    components: tuple[str, ...]
-    """Of the versions that name it."""
-
-
-class Scrubbed(_Fact):
-    """What was read, and what of it is wrong."""
-
-    versions: int
-    blobs: int
-    bytes: int
-    corrupt: tuple[Corrupt, ...]
 
 
 def audit_collected(installation: Installation, collected: Collected, *, dry_run: bool) -> None:
@@ -316,103 +247,13 @@ def connection_of(installation: Installation) -> Connection | None:
         return None
 
 
-def components_in(usage: StoreUsage) -> Iterable[ComponentSize]:
-    """The components in the store, by name."""
-    by_name: dict[str, list[VersionUsage]] = {}
-    for each in usage.versions:
-        by_name.setdefault(each.component, []).append(each)
-    for name, versions in sorted(by_name.items()):
-        sizes: dict[str, int] = {}
-        for each in versions:
-            sizes |= each.blobs
-        own = sum(each.own_bytes for each in versions)
-        yield ComponentSize(
-            component=name,
-            versions=tuple(
-                VersionSize(
-                    version=each.version,
-                    releases=each.releases,
-                    bytes=each.bytes,
-                    own_bytes=each.own_bytes,
-                )
-                for each in sorted(versions, key=lambda each: each.releases, reverse=True)
-            ),
-            blobs=len(sizes),
-            bytes=sum(sizes.values()),
-            shared_bytes=sum(sizes.values()) - own,
-        )
-
-
-def blobs_in(usage: StoreUsage) -> Iterable[BlobSize]:
-    """The blobs that versions name, the largest first."""
-    sizes: dict[str, int] = {}
-    users: dict[str, Counter[str]] = {}
-    for each in usage.versions:
-        sizes |= each.blobs
-        for digest in each.blobs:
-            users.setdefault(digest, Counter())[each.component] += 1
-    for digest in sorted(sizes, key=lambda digest: (-sizes[digest], digest)):
-        yield BlobSize(digest=digest, bytes=sizes[digest], versions=dict(users[digest]))
-
-
-def catalog_bytes(settings: Settings) -> int | None:
-    """What the catalog takes, its log included; ``None``: it is no file."""
-    file = sqlite_file(settings.catalog_url)
-    if file is None:
-        return None
-    files = (file.with_name(file.name + end) for end in ("", "-wal", "-shm"))
-    return sum(each.stat().st_size for each in files if each.exists())
-
-
-def scrubbed_versions(store: ArtifactStore, versions: Iterable[VersionUsage]) -> Scrubbed:
-    """Hash every blob of these versions once, with a bar on stderr.
-
-    Raises:
-        StoreAccessError: one cannot be read.
-    """
-    refs: dict[str, BlobRef] = {}
-    users: dict[str, set[str]] = {}
-    corrupt: list[Corrupt] = []
-    count = 0
-    for each in versions:
-        count += 1
-        try:
-            manifest = store.version(each.component, each.version)
-        except VersionUnreadableError as error:
-            if not error.missing:  # else it was collected meanwhile
-                damaged = Corrupt(
-                    digest=each.version, reason=str(error), components=(each.component,)
-                )
-                corrupt.append(damaged)
-            continue
-        for ref in manifest.files.values():
-            refs[ref.digest] = ref
-            users.setdefault(ref.digest, set()).add(each.component)
-    total, done = sum(ref.size for ref in refs.values()), 0
-    with bytes_bar("scrubbing") as progress:
-
-        def read(some: int) -> bool:
-            nonlocal done
-            done += some
-            progress(done, total)
-            return True
-
-        for digest, ref in sorted(refs.items()):
-            try:
-                store.recheck_blob(ref, go_on=read)
-            except (BlobCorruptError, BlobMissingError) as error:
-                names = tuple(sorted(users[digest]))
-                corrupt.append(Corrupt(digest=digest, reason=str(error), components=names))
-    return Scrubbed(versions=count, blobs=len(refs), bytes=done, corrupt=tuple(corrupt))
-
-
 def removed_page(removed: Removed) -> RenderableType:
     """What went, or would."""
     verb = "would remove" if removed.dry_run else "removed"
     blobs = f"{removed.blobs} blob(s), {figures.size(removed.blob_bytes)}"
     rows = {
         "releases": ", ".join(map(str, removed.releases)) or "none",
-        "versions": _counts(Counter(component for component, _ in removed.versions)) or "none",
+        "versions": counts(Counter(component for component, _ in removed.versions)) or "none",
         "blobs": blobs if removed.blobs else "none",
         "left behind": f"{removed.staged_files} file(s)" if removed.staged_files else "none",
         "backups": f"{', '.join(removed.backups)}, {figures.size(removed.backup_bytes)}"
@@ -420,90 +261,3 @@ def removed_page(removed: Removed) -> RenderableType:
         else "none",
     }
     return Group(Text(verb, style="bold"), facts_table(rows))
-
-
-def usage_page(usage: DiskUsage) -> RenderableType:
-    """A row for each component, and the sums."""
-    sheet = Sheet(
-        "Disk usage",
-        flowing("component"),
-        number("versions"),
-        number("blobs"),
-        number("size"),
-        number("shared"),
-        number("of the newest"),
-    )
-    for each in usage.components:
-        sheet.add(
-            each.component,
-            str(len(each.versions)),
-            str(each.blobs),
-            figures.size(each.bytes),
-            figures.size(each.shared_bytes),
-            figures.size(each.versions[0].bytes),
-        )
-    catalog = usage.catalog_bytes
-    facts = {
-        "artifacts": f"{figures.size(usage.blob_bytes)} in {usage.blobs:,} blobs",
-        "no version has": f"{figures.size(usage.unnamed_bytes)} in {usage.unnamed_blobs:,} blobs",
-        "being written": figures.size(usage.staged_bytes),
-        "catalog": "in a database server" if catalog is None else figures.size(catalog),
-        "backups": figures.size(usage.backup_bytes),
-    }
-    return Group(sheet, facts_table(facts))
-
-
-def versions_sheet(usage: DiskUsage) -> Sheet:
-    """A row for each version, the newest first."""
-    sheet = Sheet(
-        "Versions",
-        flowing("component"),
-        whole("version"),
-        number("size"),
-        number("its own"),
-        flowing("releases"),
-    )
-    for component in usage.components:
-        for index, each in enumerate(component.versions):
-            sheet.add(
-                "" if index else component.component,
-                each.version[:12],
-                figures.size(each.bytes),
-                figures.size(each.own_bytes),
-                ", ".join(map(str, each.releases)) or NONE,
-                end_section=index == len(component.versions) - 1,
-            )
-    return sheet
-
-
-def blobs_sheet(blobs: Iterable[BlobSize]) -> Sheet:
-    """A row for each blob, and the components whose versions have it."""
-    sheet = Sheet("Blobs", whole("blob"), number("size"), flowing("versions"))
-    for each in blobs:
-        sheet.add(each.digest[:12], figures.size(each.bytes), _counts(each.versions))
-    return sheet
-
-
-def scrubbed_page(scrubbed: Scrubbed) -> RenderableType:
-    """What is wrong, or that nothing is."""
-    read = (
-        f"{scrubbed.versions} version(s), {scrubbed.blobs} blob(s), "
-        f"{figures.size(scrubbed.bytes)} read"
-    )
-    if not scrubbed.corrupt:
-        return Text.assemble(passed_mark(True), f" {read}: all of it is as its digests say")
-    lines: list[Text] = [Text(read)]
-    for each in scrubbed.corrupt:
-        lines.append(
-            Text.assemble(passed_mark(False), f" {', '.join(each.components)}: {each.reason}")
-        )
-        again = commands.rebuild(*each.components, full=True)
-        lines.append(advice_line(f"if it is served, build it again: {again}"))
-    return Group(*lines)
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    """``map 2, similar``: each name, and how often it comes."""
-    return ", ".join(
-        f"{name} {count}" if count > 1 else name for name, count in sorted(counts.items())
-    )
