@@ -178,6 +178,4 @@ def blobs_sheet(blobs: Iterable[BlobSize]) -> Sheet:
 
 def counts(of: Mapping[str, int]) -> str:
     """``map 2, similar``: each name, and how often it comes."""
-    return ", ".join(
-        f"{name} {count}" if count > 1 else name for name, count in sorted(of.items())
-    )
+    return ", ".join(f"{name} {count}" if count > 1 else name for name, count in sorted(of.items()))
