@@ -529,6 +529,7 @@ def test_writes_are_counted_by_collection_operation_and_outcome(
     client.put(ENTRIES, json={})
     client.put("/v1/collections/nothing/entries", json=upserts("a"))
     client.patch(f"{ENTRIES}/counted", json={"text": "a"})
+    assert client.patch(f"{ENTRIES}/nobody", json={"text": None}).status_code == 404
     client.post(f"{ENTRIES}/delete", json={"ids": ["counted"]})
     monkeypatch.setattr(GroupCommit, "submit", lambda *_: 1 / 0)
     client.put(ENTRIES, json=upserts("counted"))
@@ -540,6 +541,7 @@ def test_writes_are_counted_by_collection_operation_and_outcome(
         "songs,upsert,written": 1,
         "songs,upsert,refused": 1,
         "songs,upsert,failed": 1,
+        "songs,patch,refused": 1,
         "songs,patch,written": 1,
         "songs,delete,written": 1,
         ",upsert,refused": 1,

@@ -174,7 +174,10 @@ class _Requests:
         try:
             with self._writing.place(caller.name):
                 commit, asked = await self._committed(request, collection, key, read, kinds)
+            missing = None if commit.upserts else only
             outcome = "repeated" if commit.repeated else "written"
+            if missing is not None:
+                outcome = "refused"
         except Exception as error:
             outcome = _outcome_of(error)
             if key is not None and _claims_nothing_written(error):
@@ -184,8 +187,10 @@ class _Requests:
             known = collection if collection in self._writer.settings.collections else ""
             seconds = time.perf_counter() - began
             self._counts.observe(known, _OPERATIONS[request.method], outcome, seconds)
-        if only is not None and not commit.upserts:
-            raise _no_entry(collection, only)  # to take away what is not there is no batch's error
+        if missing is not None:
+            raise _no_entry(
+                collection, missing
+            )  # to take away what is not there is no batch's error
         connection = connection_of(request.scope)
         if connection is not None:
             connection.release()  # its body is gone, and a wait may be long
