@@ -15,7 +15,7 @@ import itertools
 import json
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -231,9 +231,14 @@ def _record(environment: Environment, **_given: Any) -> None:
         }
         for (name, _), each in environment.stats.entries.items()
     }
-    errors: Sequence[str] = [
+    errors = [
         f"{each.occurrences} times {each.name}: {each.error}"
         for each in environment.stats.errors.values()
+    ]
+    # What a client did not expect ends its task, and is no request that failed.
+    errors += [
+        f"{each['count']} times {each['msg']}, which no client expects: {each['traceback']}"
+        for each in environment.runner.exceptions.values()  # type: ignore[union-attr] # it ran
     ]
     said = {"entries": entries, "requests": requests, "errors": errors}
     Path(file).write_text(json.dumps(said), encoding="utf-8")
