@@ -1,5 +1,6 @@
 """What several workers of one address know of each other: a board of notes, and a sum of counts."""
 
+import asyncio
 import os
 import socket
 import threading
@@ -9,10 +10,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.app import create_app
-from indexrelay.service.server import listening
+from indexrelay.service.server import _Server, listening
 from indexrelay.service.workers import (
     GIVE_WAY_SECONDS,
     SharedListener,
@@ -210,3 +212,46 @@ def test_a_connection_is_left_for_a_moment_to_a_worker_that_has_fewer(board: Wor
         assert not places[0].has_fewest_connections
         board.forget_connections(2)  # its process has ended
         assert places[0].has_fewest_connections
+        places[1].count_connections(1)
+        assert not places[0].has_fewest_connections
+        places[1].drain()
+        assert places[0].has_fewest_connections  # the other one takes no more
+        places[1].count_connections(0)  # its last connection is gone
+        assert places[0].has_fewest_connections
+
+
+def test_a_worker_that_shuts_down_takes_its_count_away_before_it_waits_for_its_connections() -> (
+    None
+):
+    said: list[str] = []
+
+    class Ended(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's
+            said.append("waits")
+
+    class Server(_Server, Ended):
+        pass
+
+    server = Server(uvicorn.Config(lambda: None), None, draining=lambda: said.append("drains"))
+    asyncio.run(server.shutdown())
+    assert said == ["drains", "waits"]
+
+
+def test_gauges_of_a_worker_that_died_are_gone_while_the_next_one_starts(
+    released: Bench, board: WorkerBoard
+) -> None:
+    with worker(released, board, 1) as one:
+        with worker(released, board, 2) as two:
+            search(two, 2)
+            samples(two)
+        of_the_dead = board.note(2)
+        assert of_the_dead is not None
+        behind = {"indexrelay_release": (("indexrelay_release", (), 0.0),)}
+        families = {**of_the_dead.families, **behind}
+        board.write(2, of_the_dead.model_copy(update={"families": families}))
+        with board.held(2):
+            WorkerPlace(board, 2)
+            page = samples(one)
+            assert of(page, "indexrelay_release") > 0
+            assert of(page, "indexrelay_workers") == 1
+            assert ended(one) == 2

@@ -362,5 +362,15 @@ def _combined(family: Metric, others: Iterable[Samples]) -> Metric:
     return combined
 
 
+def counted_for_good(families: Mapping[str, Samples]) -> dict[str, Samples]:
+    """The counters and histograms among families, which a gauge is told from by its samples: they
+    are called as the family is."""
+    return {
+        family: samples
+        for family, samples in families.items()
+        if all(name != family for name, _, _ in samples)
+    }
+
+
 def _samples_of(family: Metric) -> Samples:
     return tuple((each.name, tuple(each.labels.items()), each.value) for each in family.samples)

@@ -11,7 +11,7 @@ import signal
 import socket
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -165,7 +165,8 @@ def serve(
             _warn_of_open(listener, with_tokens=bool(settings.http.tokens))
         try:
             with _returning_on_sigterm():
-                _Server(config, watcher).run(sockets=[listener])
+                draining = None if place is None else place.drain
+                _Server(config, watcher, draining=draining).run(sockets=[listener])
         finally:
             reloader.stop()  # also where requests did not end in time, and the lifespan did not
 
@@ -195,14 +196,24 @@ class _Server(uvicorn.Server):
     asyncio knows one number for both, and listens once more with it.
     """
 
-    def __init__(self, config: uvicorn.Config, watcher: Watcher | None) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        watcher: Watcher | None,
+        *,
+        draining: Callable[[], None] | None = None,
+    ) -> None:
+        """``draining`` is called before what was asked is waited for, and no more is taken."""
         super().__init__(config)
+        self._draining = draining
         self._watcher = watcher
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Report that it stops, and stop."""
         if self._watcher is not None:
             self._watcher.stopping()
+        if self._draining is not None:
+            self._draining()
         await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

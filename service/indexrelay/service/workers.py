@@ -36,7 +36,7 @@ from indexrelay.reloaders.fastapi import Lifespan
 from indexrelay.schemas.clock import SupervisedThread
 from indexrelay.schemas.files import open_private
 from indexrelay.schemas.loggers import LogOnce, get_logger
-from indexrelay.service.metrics import Samples
+from indexrelay.service.metrics import Samples, counted_for_good
 
 log = get_logger(__name__)
 
@@ -158,13 +158,18 @@ class WorkerPlace:
         before = board.note(number)
         self.replaces_another = before is not None
         """Whether another process had the place before."""
-        self.counted: Mapping[str, Samples] = {} if before is None else before.families
+        self.counted: Mapping[str, Samples] = (
+            {} if before is None else counted_for_good(before.families)
+        )
         """What the processes before had counted, by the name of a family."""
         self._retries = 0 if before is None else before.retries
         self._retries_seen = self._retries_of_others()
         self._last = WorkerNote(
             pid=os.getpid(), ready=False, retries=self._retries, families=self.counted
         )
+        self._drains = False
+        if before is not None:
+            self._write()  # its gauges are of nobody that lives
 
     def post(self, gather: Callable[[], tuple[bool, Mapping[str, Samples]]]) -> None:
         """Write down whether this process is ready, and what it has counted.
@@ -181,9 +186,16 @@ class WorkerPlace:
             self._write()
 
     def count_connections(self, count: int) -> None:
-        """Show the others how many connections this worker has."""
+        """Show the others how many connections this worker has; not once it takes no more."""
+        if self._drains:
+            return
         self._count = count + 1
         _COUNT.pack_into(self._connections, _COUNT.size * self._number, self._count)
+
+    def drain(self) -> None:
+        """Have no connection left to this worker, which takes no more; for good."""
+        self._drains = True
+        _COUNT.pack_into(self._connections, _COUNT.size * self._number, 0)
 
     @property
     def has_fewest_connections(self) -> bool:

@@ -9,7 +9,7 @@ from indexrelay.console.commands.roles import Workers
 from indexrelay.console.errors import ExitCode
 from indexrelay.console.processes import Stop
 from indexrelay.operations.systemd import ServiceManager
-from indexrelay.service.workers import WorkerBoard, WorkerNote
+from indexrelay.service.workers import WorkerBoard, WorkerNote, WorkerPlace
 from tests.console.test_processes_supervisor import FakeChild, HandClock
 
 
@@ -88,6 +88,20 @@ def test_workers_are_restarted_in_turn_each_once_the_one_before_is_ready(
     story.clear()
     workers.restart_in_turn(stop)
     assert story == ["stop worker 1", "start worker 1", "stop worker 2", "start worker 2"]
+
+
+def test_a_worker_that_was_killed_while_it_ended_leaves_no_count_of_its_connections(
+    workers: Workers, tmp_path: Path, stop: Stop
+) -> None:
+    board = WorkerBoard(tmp_path)
+    with board.held(1), board.held(2):
+        killed, other = WorkerPlace(board, 1), WorkerPlace(board, 2)
+        killed.count_connections(0)
+        other.count_connections(1)
+        assert not other.has_fewest_connections
+        workers.restart_in_turn(stop)
+        other.count_connections(1)
+        assert other.has_fewest_connections
 
 
 @pytest.mark.parametrize("dies", [True, False])

@@ -250,6 +250,7 @@ class Workers:
         for number, child in self._children.items():
             log.info("worker.restarting", process=child.name)
             self._supervisor.restart(child, grace_seconds=_GRACE_SECONDS)
+            self._board.forget_connections(number)  # it may have been killed while it ended
             until = self._clock.monotonic() + _READY_SECONDS
             while not self._is_ready(number):
                 if stop.wait(_WORKERS_LOOK_SECONDS):
