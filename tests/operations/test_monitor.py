@@ -395,7 +395,7 @@ def test_a_scheduled_backup_is_due_from_its_slot_until_one_is_made(
     assert values(looking)[name,] == slot.timestamp()
     assert looking.look().complete
 
-    def fails(_settings: Settings) -> datetime:
+    def fails(_settings: Settings, _now: datetime) -> datetime:
         raise OSError("no such volume")
 
     # That is no end of it: nothing is known of backups now.

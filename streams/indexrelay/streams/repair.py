@@ -16,6 +16,7 @@ functions that take more memory than any of ours.
 """
 
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -50,6 +51,8 @@ MAX_SCRIPT_BYTES: Final = 16_777_216
 TOO_LONG: Final = 2
 """A stream that is so many times as long as it may be is more than the next trimming leaves."""
 
+_END_SECONDS: Final = 2.0
+_END_PAUSE_SECONDS: Final = 0.01
 _BY_HAND_SECONDS: Final = 300.0
 """How long a person waits for the keys of one pattern to be deleted; each second some 100,000."""
 
@@ -236,8 +239,23 @@ class Repair:
                 if code in {"NOTBUSY", "BUSY"} or "unknown" in str(error).lower():
                     continue  # it is a function, or it has ended, or the server has none
                 raise
+            self._wait_until_it_ends()
             return "the script or function was ended"
         return "the script or function had ended by itself"
+
+    def _wait_until_it_ends(self) -> None:
+        """Return when the server answers again: a script ends at its next look for an order, which
+        a busy machine keeps it from. One more script behind it is not waited for."""
+        until = time.monotonic() + _END_SECONDS
+        while time.monotonic() < until:
+            try:
+                self._connection.commands.ping()
+            except ResponseError as error:
+                if refusal_code(error) != "BUSY":
+                    return  # this user may not PING; the server answered
+                time.sleep(_END_PAUSE_SECONDS)
+            else:
+                return
 
 
 def find_wrong_keys(

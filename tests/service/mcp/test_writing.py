@@ -21,6 +21,7 @@ from indexrelay.service.mcp.server import mcp_server
 from indexrelay.service.mcp.tools import TOOLS
 from indexrelay.service.writer import EntryWriter
 from indexrelay.testing import Pipeline
+from tests.streams.polling import eventually
 
 SETTINGS = Settings.model_validate(
     {
@@ -79,11 +80,20 @@ def called(app: FastAPI, tool: str, **arguments: Any) -> types.CallToolResult:
 
 
 def found(pipeline: Pipeline, app: FastAPI) -> list[Any]:
-    """What an agent at that instance finds, once it has what was sent."""
-    pipeline.reader("there").step()
-    answer = called(app, "search", component="words", text="stale lock")
-    assert not answer.is_error, answer.content
-    return list(answer.structured_content["hits"])
+    """What an agent at that instance finds, once it has what was committed: that is sent after the
+    answer to who wrote it."""
+    committed = pipeline.catalog.collections.get("notes").generation
+    answers: list[dict[str, Any]] = []
+
+    def is_there() -> bool:
+        pipeline.reader("there").step()
+        answer = called(app, "search", component="words", text="stale lock")
+        assert not answer.is_error, answer.content
+        answers.append(answer.structured_content)
+        return bool(answers[-1]["generations"]["notes"] == committed)
+
+    eventually(is_there)
+    return list(answers[-1]["hits"])
 
 
 def test_what_one_agent_remembers_another_finds_at_another_instance(
