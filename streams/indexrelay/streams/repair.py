@@ -52,6 +52,7 @@ TOO_LONG: Final = 2
 """A stream that is so many times as long as it may be is more than the next trimming leaves."""
 
 _END_SECONDS: Final = 2.0
+"""How long a script that is ended may take to notice; most take a moment."""
 _END_PAUSE_SECONDS: Final = 0.01
 _BY_HAND_SECONDS: Final = 300.0
 """How long a person waits for the keys of one pattern to be deleted; each second some 100,000."""

@@ -31,7 +31,7 @@ from indexrelay.console.disk_usage import (
 )
 from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
-from indexrelay.console.scrubbing import scrubbed_page, scrubbed_versions
+from indexrelay.console.scrub import scrubbed_page, scrubbed_versions
 from indexrelay.console.terminal import note, print_json, stdout
 from indexrelay.console.validation import validated, validation_sheet
 from indexrelay.console.versions import NOTHING_RELEASED, manifest_of, require_released
