@@ -192,6 +192,7 @@ def test_a_running_reader_makes_codes_on_a_thread_of_its_own(open_pipeline: Open
     )
     reader.start()
     try:
+        reader.wait_ready(30)
         put_many(pipeline)
         eventually(lambda: found_by(reader).endswith("and scan"))
     finally:
