@@ -22,7 +22,7 @@ AUDIT := .venv-audit
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := schemas streams storage components health producers rebuilder reloaders service operations console testing
+SOURCES := schemas streams storage components health producers rebuilder reloaders service operations admin console testing
 CODE := $(SOURCES) faults tests scripts deploy $(wildcard examples benchmarks)
 
 .DEFAULT_GOAL := help

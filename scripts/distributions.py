@@ -13,8 +13,8 @@ from packaging.markers import Marker
 from scripts.locked_requirements import ROOT, Pin, needed, pins, roots
 
 EXTRAS: Final = (
-    "reloaders", "rebuilder", "service", "client", "mcp", "operations", "tracing", "console",
-    "demo", "embedded", "postgresql", "signing", "flask", "testing",
+    "reloaders", "rebuilder", "service", "client", "mcp", "operations", "tracing", "admin",
+    "console", "demo", "embedded", "postgresql", "signing", "flask", "testing",
 )  # fmt: skip
 """In the order in which one wants them: a dependency is listed under the first that brings it."""
 ITSELF: Final = "indexrelay"

@@ -20,6 +20,7 @@ PORTIONS = (
     "reloaders",
     "service",
     "operations",
+    "admin",
     "console",
     "testing",
 )
