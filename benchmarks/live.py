@@ -47,6 +47,10 @@ CAVEATS = """\
   add: a search of inverted lists takes some 1 ms, and then nothing of it is seen.
 - 10,000 live rows are entries of the same kind as those that are released: nine tenths are new, and
   one replaces what is released. What came last is compared, and has no codes yet.
+- Two threads of one process hand the interpreter's lock to each other around each call of FAISS,
+  which takes as long as a short search of a graph. What two threads gain with the bare index, whose
+  answers nobody reads, stands beside ours: several processes (`indexrelay reader --workers`) use
+  the processors instead.
 - Recall is that of all entries, live ones included, for queries that are none of them.
 - Both who writes and who searches is one thread here, which searches nine times and then writes
   one entry. Ours waits until the write is durable in SQLite and a query finds it. The plain one
@@ -82,6 +86,7 @@ SEARCH, NO_WORK = "a search over HTTP", "an empty endpoint"
 INDEX = "HNSW32"
 NOTHING, EMPTY, FULL, TWO = "no live layer", "nothing live", "10,000 live", "two threads"
 TWO_PLAIN = "two threads, no live layer"
+BARE, TWO_BARE = "bare FAISS", "two threads, bare FAISS"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +146,8 @@ def searching(asked: Asked, server: BenchServer, data: Data) -> Findings:
         contenders = {NOTHING: queries_to(plain, data), FULL: queries_to(there.reader, data)}
         contenders[TWO] = on_two_threads(contenders[FULL])
         contenders[TWO_PLAIN] = on_two_threads(contenders[NOTHING])
+        contenders[BARE] = bare_queries(plain, data)
+        contenders[TWO_BARE] = on_two_threads(contenders[BARE])
         after = interleaved(contenders, rounds=asked.rounds, say=asked.say)
         recall = recall_of(there.reader, data, live)
     empty, full = before.speed(EMPTY, NOTHING), after.speed(FULL, NOTHING)
@@ -158,7 +165,8 @@ def searching(asked: Asked, server: BenchServer, data: Data) -> Findings:
             name=f"two threads ÷ one, 10,000 live rows{told}",
             value=after.speed(TWO, FULL),
             target=at_least(1.8),
-            note=f"without live rows {after.speed(TWO_PLAIN, NOTHING):.2f}",
+            note=f"without live rows {after.speed(TWO_PLAIN, NOTHING):.2f}, "
+            f"bare FAISS {after.speed(TWO_BARE, BARE):.2f}",
         ),
     ]
     measured = [
@@ -209,6 +217,24 @@ def queries_to(reader: Reloader, data: Data) -> Contender:
         for query in data.queries:
             with reader.acquire() as snapshot:
                 snapshot[COMPONENT].search(query)
+        return time.perf_counter() - began
+
+    return turn
+
+
+def bare_queries(reader: Reloader, data: Data) -> Contender:
+    """Every query to the FAISS index of the release alone: nobody makes hits of what it finds."""
+    with reader.acquire() as snapshot:
+        served = snapshot[COMPONENT]
+        index = faiss.read_index(str(served.contents.base.paths[BASE]))
+        parameters = search_parameters(index, served.facts.effort)
+    queries = [each[None, :] for each in data.queries]
+
+    def turn() -> float:
+        began = time.perf_counter()
+        with openmp_threads(1):
+            for query in queries:
+                index.search(query, 10, params=parameters)
         return time.perf_counter() - began
 
     return turn
