@@ -1,0 +1,207 @@
+// What the service pushes: one connection for the whole page, which outlives restarts of the service.
+//
+// A lost connection is opened again with growing pauses. Whoever joins late, or after a pause,
+// first gets the whole state: so nothing depends on each event having arrived.
+
+import { api } from "./api.js";
+import { setServerTime } from "./formats.js";
+
+const EVENTS = ["state", "patch", "rebuild", "release", "map"];
+const FIRST_PAUSE_MS = 500;
+const LONGEST_PAUSE_MS = 10_000;
+/** After so long without the service it is called offline, not reconnecting. */
+const OFFLINE_MS = 15_000;
+/** So often the state is asked for by itself: an open connection may be dead without a sign. */
+const POLL_MS = 30_000;
+
+const listeners = new Map();
+let source = null;
+let pause = FIRST_PAUSE_MS;
+let timer = null;
+let poll = null;
+let lostAt = null;
+let running = false;
+let tag = null;
+
+/** The newest of everything: `state`, `rebuild`, and how the `connection` is. */
+export const latest = { state: null, rebuild: null, connection: "connecting" };
+
+/** Be told of an event by name; "connection" is the page's own. Returns how to stop that. */
+export function onEvent(name, listener) {
+  if (!listeners.has(name)) listeners.set(name, new Set());
+  listeners.get(name).add(listener);
+  return () => listeners.get(name).delete(listener);
+}
+
+function emit(name, data) {
+  for (const listener of listeners.get(name) ?? []) listener(data);
+}
+
+function setConnection(word) {
+  if (latest.connection === word) return;
+  latest.connection = word;
+  emit("connection", word);
+}
+
+/** Take a whole state; what did not change stays the same object, so that nothing draws it again. */
+function takeState(fresh) {
+  if (fresh === null || typeof fresh !== "object") return;
+  setServerTime(fresh.at);
+  latest.state = kept(latest.state, fresh);
+  emit("state", latest.state);
+}
+
+/** Take what changed since the state with the number `base`; without that one, ask for the whole. */
+function takePatch(patch) {
+  const state = latest.state;
+  if (state === null || patch.base !== state.number) {
+    refresh().catch(() => undefined);
+    return;
+  }
+  const seen = patch.last_seen ?? {};
+  const items = replaced(state.readers.items, "id", patch.readers, patch.readers_gone).map((each) =>
+    Object.hasOwn(seen, each.id) ? { ...each, last_seen_at: seen[each.id] } : each,
+  );
+  takeState({
+    ...state,
+    ...patch.set,
+    number: patch.number,
+    components: replaced(state.components, "name", patch.components, patch.components_gone),
+    readers: { ...state.readers, ...patch.readers_counts, items },
+  });
+}
+
+function replaced(old, key, changed = [], gone = []) {
+  if (changed.length === 0 && gone.length === 0) return old;
+  const fresh = new Map(old.map((each) => [each[key], each]));
+  for (const each of changed) fresh.set(each[key], each);
+  for (const each of gone) fresh.delete(each);
+  return [...fresh.values()];
+}
+
+/** `fresh`, made of the parts of `old` wherever they are equal. */
+export function kept(old, fresh) {
+  if (Object.is(old, fresh)) return old;
+  if (old === null || fresh === null || typeof old !== "object" || typeof fresh !== "object") {
+    return fresh;
+  }
+  if (Array.isArray(old) !== Array.isArray(fresh)) return fresh;
+  if (Array.isArray(fresh)) return keptList(old, fresh);
+  const keys = Object.keys(fresh);
+  let same = keys.length === Object.keys(old).length;
+  const pairs = keys.map((key) => {
+    const value = kept(Object.hasOwn(old, key) ? old[key] : undefined, fresh[key]);
+    same = same && Object.hasOwn(old, key) && Object.is(value, old[key]);
+    return [key, value];
+  });
+  return same ? old : Object.fromEntries(pairs);
+}
+
+function keptList(old, fresh) {
+  const keyOf = (each) => each?.id ?? each?.name ?? each?.code;
+  const byKey = new Map();
+  for (const each of old) {
+    const key = keyOf(each);
+    if (key !== undefined && !byKey.has(key)) byKey.set(key, each);
+  }
+  let same = old.length === fresh.length;
+  const list = fresh.map((each, place) => {
+    const key = keyOf(each);
+    const value = kept(key === undefined ? old[place] : byKey.get(key), each);
+    same = same && Object.is(value, old[place]);
+    return value;
+  });
+  return same ? old : list;
+}
+
+function take(name, text) {
+  let data;
+  try {
+    data = JSON.parse(text);
+  } catch {
+    return;
+  }
+  if (name === "state") takeState(data);
+  else if (name === "patch") takePatch(data);
+  else {
+    if (name === "rebuild") latest.rebuild = kept(latest.rebuild, data);
+    emit(name, data);
+  }
+}
+
+/** Ask for the whole state; nothing is sent when it is the one that is here. */
+export async function refresh() {
+  const answer = await api.changed("state", tag);
+  tag = answer.tag;
+  if (answer.body !== null) takeState(answer.body);
+}
+
+function open() {
+  source?.close();
+  source = new EventSource(new URL("stream", api.root));
+  source.onopen = () => {
+    pause = FIRST_PAUSE_MS;
+    lostAt = null;
+    setConnection("live");
+  };
+  source.onerror = () => {
+    // The browser opens it again by itself unless an answer told it not to; we do so anyway, since
+    // its pauses are not ours and some answers (502 of a proxy) end it for good.
+    source.close();
+    lost();
+  };
+  for (const name of EVENTS) source.addEventListener(name, (event) => take(name, event.data));
+}
+
+function lost() {
+  lostAt ??= Date.now();
+  setConnection(Date.now() - lostAt > OFFLINE_MS ? "offline" : "reconnecting");
+  clearTimeout(timer);
+  timer = setTimeout(again, pause);
+  pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
+}
+
+async function again() {
+  if (!running) return;
+  try {
+    await refresh();
+  } catch (error) {
+    if (error.status !== 401) lost();
+    return;
+  }
+  if (running) open();
+}
+
+/** Connect, until `stop`. Opens again at once when the network or the tab comes back. */
+export function start() {
+  if (running) return;
+  running = true;
+  open();
+  refresh().catch(() => undefined);
+  poll = setInterval(() => {
+    if (!document.hidden) refresh().catch(() => undefined);
+  }, POLL_MS);
+  addEventListener("online", hurry);
+  document.addEventListener("visibilitychange", hurry);
+}
+
+function hurry() {
+  if (!running || document.hidden || latest.connection === "live") return;
+  clearTimeout(timer);
+  pause = FIRST_PAUSE_MS;
+  again();
+}
+
+/** Close the connection, and forget what came by it. */
+export function stop() {
+  running = false;
+  source?.close();
+  source = null;
+  clearTimeout(timer);
+  clearInterval(poll);
+  removeEventListener("online", hurry);
+  document.removeEventListener("visibilitychange", hurry);
+  latest.state = latest.rebuild = tag = null;
+  lostAt = null;
+  setConnection("connecting");
+}

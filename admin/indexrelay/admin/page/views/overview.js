@@ -1,0 +1,428 @@
+// Everything at a glance: is it well, what is not, how fresh it is, and the button that rebuilds.
+
+import {
+  Age,
+  Button,
+  Check,
+  Confirm,
+  Duration,
+  Elapsed,
+  Empty,
+  ErrorNote,
+  Field,
+  Icon,
+  PageHead,
+  Panel,
+  Progress,
+  Skeleton,
+  State,
+  Table,
+  Text,
+  api,
+  bytes,
+  canOperate,
+  clean,
+  counted,
+  duration,
+  html,
+  link,
+  look,
+  none,
+  number,
+  onEvent,
+  percent,
+  toast,
+  useEffect,
+  useMemo,
+  useRef,
+  useState,
+} from "../parts.js";
+
+export function OverviewView({ state, me }) {
+  const [asking, setAsking] = useState(false);
+  const rebuild = useRebuild(state?.rebuild);
+  if (state === null) {
+    return html`<${PageHead} title="Overview" /><${Skeleton} rows=${8} />`;
+  }
+  const running = state.rebuild.state === "running";
+  const action = html`<${Button}
+    tone="primary"
+    icon="again"
+    disabled=${running || !canOperate(me)}
+    title=${canOperate(me) ? null : "This needs the role operator"}
+    onClick=${() => setAsking(true)}
+  >${running ? "Rebuilding…" : "Rebuild…"}<//>`;
+  return html`<${PageHead} title="Overview" actions=${action} />
+    <${VerdictCard} state=${state} />
+    <${Tiles} state=${state} />
+    <${RebuildPanel} summary=${state.rebuild} rebuild=${rebuild} components=${state.components} />
+    <${Problems} problems=${state.problems} />
+    <${Components} components=${state.components} />
+    <${Collections} collections=${state.collections} />
+    ${state.notes.length > 0 &&
+    html`<${Panel} title="Good to know">
+      <ul class="notes">
+        ${state.notes.map((note) => html`<li key=${note}><${Text} value=${note} limit=${600} /></li>`)}
+      </ul>
+    <//>`}
+    ${asking && html`<${RebuildDialog} components=${state.components} onClose=${() => setAsking(false)} />`}`;
+}
+
+// ---- the verdict ---------------------------------------------------------------------------
+
+function VerdictCard({ state }) {
+  const { tone, icon, word } = look(state.status);
+  return html`<section class=${`verdict ${tone}`} aria-label="Verdict" data-testid="verdict">
+    <${Icon} name=${icon} />
+    <div>
+      <p class="verdict-word">${word}</p>
+      <p class="sentence"><${Text} value=${state.sentence} limit=${600} /></p>
+      <p class="note">Looked at <${Age} at=${state.at} /></p>
+    </div>
+  </section>`;
+}
+
+function Tile({ label, hint, tone, children }) {
+  return html`<div class=${`tile ${tone ?? ""}`}>
+    <dt>${label}</dt>
+    <dd>${children}</dd>
+    <dd class="hint">${hint}</dd>
+  </div>`;
+}
+
+function Tiles({ state }) {
+  const { release, readers, rebuild } = state;
+  const drift = worstDrift(state.collections);
+  const alerts = state.alerts.length;
+  const apart = readers.live - readers.converged;
+  return html`<dl class="tiles" data-testid="tiles">
+    <${Tile}
+      label="Release"
+      hint=${release ? html`<${Age} at=${release.at} />${release.canary ? ", tried by canaries" : ""}` : "nothing is released yet"}
+    >${release ? html`<a href=${link("releases", release.number)}>${number(release.number)}</a>` : none}<//>
+    <${Tile}
+      label="Freshness"
+      hint=${freshnessHint(state.freshness_seconds)}
+      tone=${state.freshness_seconds > 0 && state.status !== "healthy" ? "warn" : null}
+    >${freshness(state.freshness_seconds)}<//>
+    <${Tile}
+      label="Last rebuild"
+      hint=${rebuild.last_rebuild_at ? `${counted(rebuild.entries_at_rebuild, "entry", "entries")} then` : "none has succeeded yet"}
+    ><${Age} at=${rebuild.last_rebuild_at} /><//>
+    <${Tile} label="Drift" hint=${driftHint(drift)}>${drift ? percent(drift.changed_ratio) : none}<//>
+    <${Tile}
+      label="Readers converged"
+      hint=${apart > 0 ? html`<a href=${link("readers")}>${counted(apart, "reader")} ${apart === 1 ? "is" : "are"} behind</a>` : "on the newest release"}
+      tone=${apart > 0 ? "warn" : readers.live === 0 ? "bad" : null}
+    >${number(readers.converged)} of ${number(readers.live)}<//>
+    <${Tile}
+      label="Alerts"
+      hint=${alerts ? html`<a href=${link("alerts")}>${alerts === 1 ? "it fires" : "they fire"} now</a>` : "none fires"}
+      tone=${alerts ? "bad" : null}
+    >${number(alerts)}<//>
+  </dl>`;
+}
+
+function freshness(seconds) {
+  if (seconds === null || seconds === undefined) return none;
+  return seconds === 0 ? "Up to date" : duration(seconds);
+}
+
+function freshnessHint(seconds) {
+  if (seconds === null || seconds === undefined) return "not known";
+  return seconds === 0 ? "every commit is served" : "age of the oldest commit that is not served";
+}
+
+function worstDrift(collections) {
+  const drifts = collections.filter((each) => each.drift).map((each) => ({ ...each.drift, name: each.name }));
+  return drifts.sort((one, other) => (other.changed_ratio ?? 0) - (one.changed_ratio ?? 0))[0] ?? null;
+}
+
+function driftHint(drift) {
+  if (!drift) return "not known";
+  const moved =
+    typeof drift.centroid_shift === "number" ? `, centroid moved ${number(drift.centroid_shift, 3)}` : "";
+  return `of ${clean(drift.name, 40)} changed since the release${moved}`;
+}
+
+// ---- the rebuild ---------------------------------------------------------------------------
+
+/** The rebuild that runs or ran last, with each of its components; asked for once, then pushed. */
+function useRebuild(summary) {
+  const [rebuild, setRebuild] = useState(null);
+  const id = summary?.id ?? null;
+  useEffect(() => {
+    if (id === null) return undefined;
+    let stopped = false;
+    const take = (fresh) => {
+      if (!stopped && fresh && fresh.id === id) setRebuild(fresh);
+    };
+    const ask = () => api.get(`rebuilds/${encodeURIComponent(id)}`).then(take, () => undefined);
+    ask();
+    const forget = onEvent("rebuild", (fresh) => (fresh?.components ? take(fresh) : ask()));
+    return () => {
+      stopped = true;
+      forget();
+    };
+  }, [id, summary?.state]);
+  return rebuild?.id === id ? rebuild : null;
+}
+
+function RebuildPanel({ summary, rebuild, components }) {
+  const running = summary.state === "running";
+  const rows = rebuild ? buildRows(rebuild.components) : running ? buildingRows(components) : [];
+  const told = useRef(null);
+  useEffect(() => {
+    if (told.current === "running" && !running) {
+      if (summary.state === "complete") toast("The rebuild is complete.");
+      else if (summary.state === "failed") toast("The rebuild failed.", "bad");
+    }
+    told.current = summary.state;
+  }, [summary.state]);
+  const since = rebuild?.started_at ?? summary.started_at;
+  const until = rebuild?.finished_at ?? summary.finished_at;
+  const seconds = since && until ? (Date.parse(until) - Date.parse(since)) / 1000 : null;
+  return html`<${Panel} title="Rebuild" flush testid="rebuild">
+    <div class="build-head">
+      <${State} value=${summary.state} />
+      ${running && since && html`<span>running for <${Elapsed} at=${since} /></span>`}
+      ${!running && until && html`<span>ended <${Age} at=${until} />${seconds !== null && html`, took <${Duration} seconds=${seconds} />`}</span>`}
+      ${rebuild?.requested_by && html`<span class="note">asked for by <${Text} value=${rebuild.requested_by} limit=${60} /></span>`}
+      ${rebuild?.reason && html`<span class="note">“<${Text} value=${rebuild.reason} limit=${120} />”</span>`}
+      ${summary.state === "idle" && html`<span class="note">Nothing is built just now. Search goes on while something is.</span>`}
+    </div>
+    ${summary.error && html`<div class="build-head"><${ErrorNote} error=${{ message: summary.error }} /></div>`}
+    ${rows.length > 0 && html`<ul class="build-list">${rows.map((row) => html`<${BuildRow} key=${row.name} row=${row} />`)}</ul>`}
+  <//>`;
+}
+
+function buildRows(components) {
+  const order = ["building", "verifying", "failed", "waiting", "released", "skipped", "unchanged"];
+  return Object.entries(components ?? {})
+    .map(([name, each]) => ({ name, ...each }))
+    .sort((one, other) => order.indexOf(one.state) - order.indexOf(other.state));
+}
+
+function buildingRows(components) {
+  return components
+    .filter((each) => each.building)
+    .map((each) => ({ name: each.name, state: "building", ...each.building, seconds: each.building.elapsed_seconds }));
+}
+
+function BuildRow({ row }) {
+  const busy = row.state === "building" || row.state === "verifying";
+  const step = row.step ? clean(row.step, 80) : "";
+  return html`<li>
+    <a class="name" href=${link("components", row.name)}>${clean(row.name, 80)}</a>
+    <span><${State} value=${row.state} /></span>
+    <span class="bar-cell">
+      ${busy && html`<${Progress} share=${row.share} label=${`${clean(row.name, 60)}: ${step || row.state}`} />`}
+      <span class="note">${busy ? step : ""}</span>
+    </span>
+    <span class="time figure">
+      ${busy && row.started_at ? html`<${Elapsed} at=${row.started_at} />` : row.seconds === null || row.seconds === undefined ? "" : duration(row.seconds)}
+    </span>
+    ${row.error && html`<p class="error"><${Text} value=${row.error} limit=${800} lines /></p>`}
+  </li>`;
+}
+
+const DUE = "due";
+const ALL = "all";
+const CHOSEN = "chosen";
+
+function RebuildDialog({ components, onClose }) {
+  const free = components.filter((each) => !each.held && !each.paused && each.condition !== "undeclared");
+  const due = free.filter((each) => !["current", "deferred"].includes(each.condition));
+  const [which, setWhich] = useState(due.length > 0 ? DUE : ALL);
+  const [chosen, setChosen] = useState(() => new Set());
+  const [full, setFull] = useState(false);
+  const [force, setForce] = useState(false);
+  const [reason, setReason] = useState("");
+  const kept = components.length - free.length;
+  const names = which === DUE ? [] : which === ALL ? free.map((each) => each.name) : [...chosen];
+  const count = which === DUE ? due.length : names.length;
+  const toggle = (name, on) => {
+    const next = new Set(chosen);
+    if (on) next.add(name);
+    else next.delete(name);
+    setChosen(next);
+  };
+  const start = async () => {
+    if (which === CHOSEN && chosen.size === 0) throw new Error("choose at least one component");
+    if (which === ALL && names.length === 0) throw new Error("every component is held or paused: lift that first");
+    try {
+      await api.post("rebuilds", { components: names, full, force, reason: reason.trim() || "from the page" });
+    } catch (error) {
+      if (error.status === 409) error.title = "A rebuild is running already";
+      throw error;
+    }
+    toast("The rebuild is asked for.", "info");
+  };
+  const option = (value, label, hint) => html`<${Radio}
+    name="which"
+    label=${label}
+    hint=${hint}
+    checked=${which === value}
+    onChoose=${() => setWhich(value)}
+  />`;
+  const what = [
+    count === 0 && which === DUE
+      ? "Nothing is due now: the rebuilder looks, and ends at once."
+      : `${counted(count, "component is", "components are")} built${full ? " from scratch" : ""}, and what is made from them after that.`,
+    "Readers go on serving the release that they have. The new one replaces it after it has passed its checks.",
+    force && "A version is released even if it lost more entries than max_shrink allows.",
+  ].filter(Boolean);
+  return html`<${Confirm} title="Rebuild" verb="Rebuild" what=${what} onConfirm=${start} onClose=${onClose}>
+    <fieldset class="choices">
+      <legend>What to build</legend>
+      ${option(DUE, "What is due", due.length ? `${counted(due.length, "component")}: ${clean(due.map((each) => each.name).join(", "), 120)}` : "nothing is, just now")}
+      ${option(ALL, "Everything", `${counted(free.length, "component")}${kept ? `; ${kept} held, paused or undeclared stay as they are` : ""}`)}
+      ${option(CHOSEN, "Chosen components")}
+    </fieldset>
+    ${which === CHOSEN &&
+    html`<fieldset class="choices scrolled">
+      <legend>Components</legend>
+      <div>
+        ${components.map(
+          (each) => html`<${Check}
+            key=${each.name}
+            label=${clean(each.name, 80)}
+            hint=${each.held ? "held: lift the hold first" : each.paused ? "paused: resume it first" : null}
+            disabled=${Boolean(each.held || each.paused)}
+            checked=${chosen.has(each.name)}
+            onChange=${(on) => toggle(each.name, on)}
+          />`,
+        )}
+      </div>
+    </fieldset>`}
+    <div class="choices">
+      <${Check} label="From scratch" hint="Build in full and check every file again, instead of continuing the last version. It takes longer." checked=${full} onChange=${setFull} />
+      <${Check} label="Allow it to shrink" hint="Release it even if more entries went than max_shrink allows." checked=${force} onChange=${setForce} />
+    </div>
+    <${Field} label="Reason (optional)" hint="It is kept with the rebuild and in the audit log.">
+      ${(control) => html`<input ...${control} maxlength="300" autocomplete="off" value=${reason} onInput=${(event) => setReason(event.currentTarget.value)} />`}
+    <//>
+  <//>`;
+}
+
+function Radio({ name, label, hint, checked, onChoose }) {
+  return html`<label class="check">
+    <input type="radio" name=${name} checked=${checked} onChange=${onChoose} />
+    <span>${label}${hint && html`<span class="said"> – ${hint}</span>`}</span>
+  </label>`;
+}
+
+// ---- what is not well ----------------------------------------------------------------------
+
+function subjectLink(problem) {
+  const view = problem.code.startsWith("reader") ? "readers" : problem.code.startsWith("component") ? "components" : null;
+  const name = html`<${Text} value=${problem.subject} limit=${120} />`;
+  return view ? html`<a href=${link(view, problem.subject)}>${name}</a>` : name;
+}
+
+function Problems({ problems }) {
+  const open = problems.filter((each) => each.severity !== "info").length;
+  const note = problems.length === 0 ? null : open === 0 ? "None of it needs a person." : `${counted(open, "thing needs", "things need")} a person.`;
+  return html`<${Panel} title="What is not well" note=${note} flush testid="problems">
+    ${problems.length === 0
+      ? html`<${Empty} icon="check" title="Everything is well" hint="Each component contains what it should, and every reader serves it." />`
+      : html`<ul class="problems">
+          ${problems.map(
+            (problem) => html`<li key=${`${problem.code}/${problem.subject}/${problem.what}`}>
+              <span><${State} value=${problem.severity} /></span>
+              <div class="what">
+                <p>${problem.subject && html`<span class="subject">${subjectLink(problem)}</span>: `}<${Text} value=${problem.what} limit=${800} /></p>
+                <p class="advice"><${Text} value=${problem.advice} limit=${800} /></p>
+              </div>
+              <span class="since">${problem.since && html`since <${Age} at=${problem.since} />`}</span>
+            </li>`,
+          )}
+        </ul>`}
+  <//>`;
+}
+
+// ---- components and collections ------------------------------------------------------------
+
+function coverage(component) {
+  const pairs = Object.entries(component.collections ?? {});
+  if (pairs.length === 0) return none;
+  return pairs.map(
+    ([name, each]) => html`<span key=${name} class="figure" title=${`${clean(name, 80)}: covers generation ${each.covers ?? 0} of ${each.current}`}>
+      ${number(each.covers ?? 0)}${each.covers === each.current ? "" : ` of ${number(each.current)}`}
+    </span>`,
+  );
+}
+
+const COMPONENT_COLUMNS = [
+  {
+    key: "name",
+    title: "Component",
+    sort: (row) => row.name,
+    cell: (row) => html`<a href=${link("components", row.name)}>${clean(row.name, 80)}</a>`,
+  },
+  { key: "kind", title: "Kind", sort: (row) => row.kind, cell: (row) => clean(row.kind, 60) },
+  {
+    key: "condition",
+    title: "Condition",
+    sort: (row) => row.condition,
+    cell: (row) => html`<${State} value=${row.condition} title=${clean(row.sentence, 300)} />
+      ${row.held && html` <${State} value="held" />`}${row.paused && html` <${State} value="paused" />`}
+      ${row.building && html` <${State} value="building" />`}`,
+  },
+  { key: "covers", title: "Generation", align: "end", cell: coverage },
+  { key: "entries", title: "Entries", align: "end", sort: (row) => row.entries, cell: (row) => number(row.entries) },
+  { key: "bytes", title: "Size", align: "end", sort: (row) => row.bytes, cell: (row) => bytes(row.bytes) },
+  {
+    key: "built",
+    title: "Last rebuild",
+    align: "end",
+    sort: (row) => row.last_rebuild_at,
+    cell: (row) => html`<${Age} at=${row.last_rebuild_at} />`,
+  },
+];
+
+function Components({ components }) {
+  return html`<${Panel} title="Components" flush>
+    <${Table}
+      caption="Components"
+      columns=${COMPONENT_COLUMNS}
+      rows=${components}
+      rowKey=${(row) => row.name}
+      filter=${(row) => `${row.name} ${row.kind} ${row.condition}`}
+      empty=${html`<${Empty} icon="cube" title="No component is declared" hint="Declare one in the settings: nothing is built until then." />`}
+    />
+  <//>`;
+}
+
+const COLLECTION_COLUMNS = [
+  { key: "name", title: "Collection", sort: (row) => row.name, cell: (row) => clean(row.name, 80) },
+  { key: "generation", title: "Generation", align: "end", sort: (row) => row.generation, cell: (row) => number(row.generation) },
+  { key: "entries", title: "Entries", align: "end", sort: (row) => row.entries, cell: (row) => number(row.entries) },
+  {
+    key: "changed",
+    title: "Changed since the release",
+    align: "end",
+    sort: (row) => row.drift?.changed_ratio,
+    cell: (row) => percent(row.drift?.changed_ratio),
+  },
+  {
+    key: "shift",
+    title: "Centroid moved",
+    align: "end",
+    sort: (row) => row.drift?.centroid_shift,
+    cell: (row) => (row.drift ? number(row.drift.centroid_shift, 3) : none),
+  },
+];
+
+function Collections({ collections }) {
+  const rows = useMemo(() => collections, [collections]);
+  return html`<${Panel} title="Collections" note="How far the data have moved away from what is released." flush>
+    <${Table}
+      caption="Collections"
+      columns=${COLLECTION_COLUMNS}
+      rows=${rows}
+      rowKey=${(row) => row.name}
+      empty=${html`<${Empty} icon="box" title="No collection yet" hint="The first batch of a job makes one." />`}
+    />
+  <//>`;
+}
