@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from indexrelay.components.kind import Kind
 from indexrelay.components.registry import GROUP, kind_class
+from indexrelay.schemas.admin import AdminSettings, AdminToken, AdminUser
 from indexrelay.schemas.backups import BackupSettings
 from indexrelay.schemas.documents import json_schema_of
 from indexrelay.schemas.gates import GateSettings
@@ -82,6 +83,9 @@ _TABLES: Final[tuple[tuple[str, type[BaseModel] | type[Kind[Any, Any]]], ...]] =
     ("`[reader]`", ReaderSettings),
     ("`[http]`", HttpSettings),
     ("`[http.tokens.NAME]`", TokenSettings),
+    ("`[admin]`", AdminSettings),
+    ("`[admin.users.NAME]`", AdminUser),
+    ("`[admin.tokens.NAME]`", AdminToken),
     ("`[backups]`", BackupSettings),
     ("`[schedules.NAME]`", ScheduleSettings),
     ("`[monitoring]`", MonitoringSettings),

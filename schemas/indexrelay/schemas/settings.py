@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from indexrelay.schemas.admin import AdminSettings
 from indexrelay.schemas.backups import BackupSettings
 from indexrelay.schemas.definitions import (
     FILTERING_KINDS as FILTERING_KINDS,  # noqa: PLC0414 - handed on: all settings are found here
@@ -546,6 +547,7 @@ class Settings(Table):
     releases: ReleaseSettings = ReleaseSettings()
     reader: ReaderSettings = ReaderSettings()
     http: HttpSettings = HttpSettings()
+    admin: AdminSettings = AdminSettings()
     live: LiveSettings = LiveSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     alerts: AlertSettings = AlertSettings()
@@ -600,6 +602,11 @@ class Settings(Table):
         """Whether there is anything for an operator to do (`indexrelay operator`)."""
         watched = self.monitoring.operator is not None or bool(self.notifications.targets)
         return bool(self.schedules) or self.backups.schedule is not None or watched
+
+    @property
+    def has_admin(self) -> bool:
+        """Whether the file or a variable says anything of the admin page (`indexrelay admin`)."""
+        return "admin" in self.model_fields_set
 
     @property
     def artifacts_dir(self) -> Path:

@@ -196,6 +196,9 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
     if artifacts.signing_key_file is not None:
         key_file = folder / artifacts.signing_key_file
         artifacts = artifacts.model_copy(update={"signing_key_file": key_file})
+    admin = settings.admin
+    if admin.cookie_key_file is not None:
+        admin = admin.model_copy(update={"cookie_key_file": folder / admin.cookie_key_file})
     places = {"dir": settings.backups.dir, "identity_file": settings.backups.identity_file}
     found = {key: folder / path for key, path in places.items() if path is not None}
     backups = settings.backups.model_copy(update=found)
@@ -211,6 +214,7 @@ def _anchored(settings: Settings, folder: Path) -> Settings:
             "artifacts": artifacts,
             "catalog": catalog,
             "backups": backups,
+            **({"admin": admin} if settings.has_admin else {}),
             "collections": {
                 name: _anchored_source(collection, folder)
                 for name, collection in settings.collections.items()

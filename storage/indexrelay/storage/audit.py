@@ -1,8 +1,9 @@
 """The audit log: who had what done, in lines of JSON that are only ever appended.
 
-Each line is one JSON object: ``time``, ``action``, ``who`` (``ada@host``, ``token/NAME``,
-``schedule/NAME``, ``rebuilder/ID``), ``subject`` where there is one, and what else the action is
-known by. It lies on the host on which it was done (``DATA_DIR/audit.jsonl``), for its owner alone.
+Each line is one JSON object: ``time``, ``action``, ``who`` (``ada@host``, ``admin/NAME``,
+``token/NAME``, ``schedule/NAME``, ``rebuilder/ID``), ``subject`` where there is one, and what else
+the action is known by. It lies on the host on which it was done (``DATA_DIR/audit.jsonl``), for its
+owner alone.
 
 A line is one write to a file that is opened for appending, under a lock that is held for that
 write: lines of several processes never mix, and none is lost while the file is changed for a new
@@ -66,6 +67,11 @@ class AuditAction(StrEnum):
     versions and blobs of the artifacts, and backups."""
     BACKED_UP = "backed_up"
     RESTORED = "restored"
+    LOGGED_IN = "logged_in"
+    """To the admin page."""
+    LOGGED_OUT = "logged_out"
+    REFUSED = "refused"
+    """A login to the admin page, or what a viewer or a page of somebody else asked for there."""
 
 
 class AuditLog:

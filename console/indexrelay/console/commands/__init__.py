@@ -68,6 +68,12 @@ COMMANDS: Final[Mapping[str, Listed]] = {
         panel=_RUN,
         help="Do what is done by the clock, such as scheduled rebuilds, until SIGTERM or Ctrl-C.",
     ),
+    "admin": Listed(
+        module="commands.admin",
+        panel=_RUN,
+        help="The admin page, and who may log in to it.",
+        verbs=("password",),
+    ),
     "mcp": Listed(
         module="commands.mcp",
         panel=_RUN,
@@ -206,6 +212,8 @@ COMMANDS: Final[Mapping[str, Listed]] = {
 _WITHOUT_CONFIG: Final = frozenset(
     {
         "demo",
+        "admin",
+        "admin password",
         "repair",
         "keys",
         "keys generate",
