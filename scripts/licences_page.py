@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from scripts.distributions import DEVELOPMENT, EXTRAS, ITSELF, Installed, installed
+from scripts.locked_requirements import ROOT
 from scripts.pages import write_or_check
+from scripts.vendor import FOLDER, libraries
 
 ALLOWED: Final = frozenset(
     {
@@ -37,6 +39,11 @@ Each under the first extra that brings it; `indexrelay` is what every installati
 
 {run_time}
 
+## In the browser
+What the admin page brings, pinned in its `vendor.json`; each licence lies beside its library.
+
+{browser}
+
 ## For development
 Tests, checks, benchmarks and packaging; none of it is in an installation.
 
@@ -51,6 +58,13 @@ def refused(found: Iterable[Installed]) -> Iterator[str]:
             yield f"{each.name} says nothing of its licence that is understood"
         elif not _is_allowed(each.licence, each.comes_with):
             yield f"{each.name} is under {each.licence}, and comes with {each.comes_with}"
+
+
+def refused_in_the_page() -> Iterator[str]:
+    """A sentence for each library of the admin page whose licence is not allowed."""
+    for each in libraries(ROOT / FOLDER):
+        if not _is_allowed(each["licence"], "admin"):
+            yield f"{each['name']} is under {each['licence']}, and lies in the admin page"
 
 
 def page(found: Iterable[Installed]) -> str:
@@ -68,6 +82,10 @@ def page(found: Iterable[Installed]) -> str:
         run_time=_table(
             ("distribution", "licence", "comes with"),
             ((each.name, each.licence, f"`{each.comes_with}`") for each in run_time),
+        ),
+        browser=_table(
+            ("library", "version", "licence"),
+            ((each["name"], each["version"], each["licence"]) for each in libraries(ROOT / FOLDER)),
         ),
         development=_table(
             ("distribution", "licence"),
@@ -91,7 +109,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 def main() -> int:
     """Write the page, or compare it; 1 when it differs, or a licence is refused."""
     found = installed()
-    problems = list(refused(found))
+    problems = [*refused(found), *refused_in_the_page()]
     sys.stderr.writelines(f"{problem}\n" for problem in problems)
     written = write_or_check(
         "licences_page", lambda: page(found), described=__doc__ or "", of="is installed"

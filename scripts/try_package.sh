@@ -54,6 +54,9 @@ if not (files("indexrelay.schemas") / "py.typed").is_file():
     sys.exit("the wheel has no py.typed")
 if not any(entry.name.endswith(".lua") for entry in files("indexrelay.streams").iterdir()):
     sys.exit("the wheel has no Lua scripts")
+for part in ("index.html", "vendor/deck.js", "vendor/vendor.json"):
+    if not (files("indexrelay.admin") / "page" / part).is_file():
+        sys.exit(f"the wheel has no {part} of the admin page")
 print(f"indexrelay {version('indexrelay')}: a job can import its producers, without FAISS")
 PYTHON
 

@@ -13,8 +13,9 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from scripts.bill_of_materials import bill
 from scripts.distributions import DEVELOPMENT, EXTRAS, Installed, installed
-from scripts.licences_page import page, refused
+from scripts.licences_page import page, refused, refused_in_the_page
 from scripts.locked_requirements import ROOT, Pin, needed, normalized, pins, roots
+from scripts.vendor import FOLDER, libraries
 
 CONSTRAINTS = """\
 # a comment
@@ -131,6 +132,7 @@ def test_a_licence_that_is_not_allowed_where_it_comes_from_is_refused(
 def test_the_page_of_licences_lists_every_dependency_and_none_is_refused() -> None:
     found = installed()
     assert list(refused(found)) == []
+    assert list(refused_in_the_page()) == []
     assert (ROOT / "docs" / "licences.md").read_text(encoding="utf-8") == page(found)
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "psycopg" in readme
@@ -144,10 +146,11 @@ def test_the_bill_of_materials_is_valid_complete_and_always_the_same() -> None:
     document = json.loads(text)
     parts = {part["bom-ref"]: part for part in document["components"]}
     run_time = {each.pin.name for each in installed() if each.comes_with != DEVELOPMENT}
-    assert parts.keys() == run_time
+    in_the_page = {f"npm:{each['name']}" for each in libraries(ROOT / FOLDER)}
+    assert parts.keys() == run_time | in_the_page
     assert all(part["hashes"] and part["licenses"] and part["purl"] for part in parts.values())
     edges = {each["ref"]: set(each.get("dependsOn", ())) for each in document["dependencies"]}
-    assert {"numpy", "redis", "faiss-cpu"} <= edges["indexrelay"]
+    assert {"numpy", "redis", "faiss-cpu", *in_the_page} <= edges["indexrelay"]
     assert "pydantic-core" in edges["pydantic"]
     assert edges.keys() == {*parts, "indexrelay"}
     assert {normalized(each) for each in edges["fastapi"]} >= {"starlette", "pydantic"}

@@ -27,6 +27,7 @@ import { latest, start, stop } from "./stream.js";
 // In the order of the navigation. `group` is a title above the first view that has it.
 const VIEWS = [
   { name: "overview", title: "Overview", icon: "gauge", draw: () => import("./views/overview.js").then((m) => m.OverviewView) },
+  { name: "history", title: "History", icon: "chart", group: "Look inside", draw: () => import("./views/history.js").then((m) => m.HistoryView) },
 ];
 
 const RETRY_MS = 2000;
@@ -122,60 +123,53 @@ function Connection({ word }) {
 // ---- logging in ----------------------------------------------------------------------------
 
 function Login({ onLogin, why }) {
-  const [user, setUser] = useState("");
-  const [password, setPassword] = useState("");
+  const [byToken, setByToken] = useState(false);
+  const [given, setGiven] = useState({ user: "", password: "", token: "" });
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState(null);
-  const first = useRef(null);
-  useEffect(() => first.current?.focus(), []);
+  const form = useRef(null);
+  useEffect(() => form.current.querySelector("input").focus(), [byToken]);
   const submit = async (event) => {
     event.preventDefault();
     setBusy(true);
     setError(null);
     try {
-      await api.post("login", { user, password });
+      await api.post("login", byToken ? { token: given.token.trim() } : { user: given.user, password: given.password });
       await onLogin();
     } catch (raised) {
       setError(raised);
-      setPassword("");
+      setGiven({ ...given, password: "", token: "" });
+      setBusy(false);
     }
-    setBusy(false);
   };
+  const input = (name, rest) => (control) => html`<input
+    ...${control}
+    name=${name}
+    required
+    maxlength="1000"
+    autocapitalize="none"
+    spellcheck=${false}
+    value=${given[name]}
+    onInput=${(event) => setGiven({ ...given, [name]: event.currentTarget.value })}
+    ...${rest}
+  />`;
+  const other = byToken ? "Log in with a name and a password" : "Log in with a token";
   return html`<main class="login">
-    <form class="login-card" onSubmit=${submit}>
+    <form class="login-card" onSubmit=${submit} ref=${form}>
       <${Brand} />
       <h1>Log in</h1>
       ${why && html`<p class="note">${why}</p>`}
-      <${Field} label="Name">
-        ${(control) => html`<input
-          ...${control}
-          ref=${first}
-          name="user"
-          autocomplete="username"
-          autocapitalize="none"
-          spellcheck=${false}
-          required
-          maxlength="200"
-          value=${user}
-          onInput=${(event) => setUser(event.currentTarget.value)}
-        />`}
-      <//>
-      <${Field} label="Password">
-        ${(control) => html`<input
-          ...${control}
-          name="password"
-          type="password"
-          autocomplete="current-password"
-          required
-          maxlength="1000"
-          value=${password}
-          onInput=${(event) => setPassword(event.currentTarget.value)}
-        />`}
-      <//>
+      ${byToken
+        ? html`<${Field} key="token" label="Token">${input("token", { type: "password", autocomplete: "off" })}<//>`
+        : html`<${Field} key="user" label="Name">${input("user", { autocomplete: "username" })}<//>
+            <${Field} key="password" label="Password">
+              ${input("password", { type: "password", autocomplete: "current-password" })}
+            <//>`}
       <${ErrorNote} error=${error} />
       <${Button} type="submit" tone="primary" busy=${busy}>Log in<//>
+      <button type="button" class="text-button" onClick=${() => setByToken(!byToken)}>${other}</button>
     </form>
-    <div class="login-foot"><${ThemeSwitch} /></div>
+    <${ThemeSwitch} />
   </main>`;
 }
 

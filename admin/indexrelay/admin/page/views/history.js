@@ -1,0 +1,255 @@
+// How it went: rebuilds, freshness and search over time, and what each release changed.
+
+import {
+  Duration,
+  Empty,
+  Facts,
+  Loaded,
+  PageHead,
+  Panel,
+  Stamp,
+  State,
+  Table,
+  Tabs,
+  Text,
+  api,
+  clean,
+  duration,
+  go,
+  html,
+  link,
+  millis,
+  none,
+  now,
+  number,
+  onEvent,
+  percent,
+  useEffect,
+  useLoad,
+  useMemo,
+} from "../parts.js";
+import { Chart } from "../charts.js";
+
+const RANGES = [
+  { key: "day", title: "24 hours", seconds: 86_400 },
+  { key: "week", title: "7 days", seconds: 604_800 },
+  { key: "month", title: "30 days", seconds: 2_592_000 },
+  { key: "all", title: "All", seconds: null },
+];
+/** Of many rebuilds in a row, the page asks again once. */
+const SETTLE_MS = 3000;
+
+export function HistoryView({ route }) {
+  const range = RANGES.find((each) => each.key === route.query.get("range")) ?? RANGES[1];
+  const tab = route.query.get("list") === "releases" ? "releases" : "rebuilds";
+  const load = useLoad(
+    (signal) => {
+      const since = range.seconds === null ? null : new Date(now() - range.seconds * 1000).toISOString();
+      return api.get(since === null ? "history" : `history?since=${encodeURIComponent(since)}`, { signal });
+    },
+    [range.key],
+  );
+  useEffect(() => {
+    let timer = null;
+    const soon = () => {
+      clearTimeout(timer);
+      timer = setTimeout(load.reload, SETTLE_MS);
+    };
+    const ended = (rebuild) => rebuild?.state !== "running" && soon();
+    const stops = [onEvent("release", soon), onEvent("rebuild", ended)];
+    return () => {
+      clearTimeout(timer);
+      for (const stop of stops) stop();
+    };
+  }, [load.reload]);
+  const actions = html`<div class="segments" role="group" aria-label="Time shown">
+    ${RANGES.map(
+      (each) => html`<button
+        key=${each.key}
+        type="button"
+        aria-pressed=${each.key === range.key ? "true" : "false"}
+        onClick=${() => go("history", { range: each.key, list: tab })}
+      >${each.title}</button>`,
+    )}
+  </div>`;
+  return html`<${PageHead}
+      title="History"
+      lead="How rebuilds, freshness and search went over time, and what each release changed."
+      actions=${actions}
+    />
+    <${Loaded} load=${load} rows=${12}>
+      ${(history) => html`<${Drawn} history=${history} range=${range} tab=${tab} />`}
+    <//>`;
+}
+
+function Drawn({ history, range, tab }) {
+  const { rebuilds, samples, releases } = history;
+  const rebuildSeries = useMemo(() => rebuildPoints(rebuilds), [rebuilds]);
+  const sampled = useMemo(() => sampleLines(samples), [samples]);
+  return html`<${Panel} title="Rebuilds at a glance">
+      <${Facts} items=${totals(rebuilds)} />
+    <//>
+    <div class="two">
+      <${Panel} title="Rebuild durations" note="One dot for each rebuild.">
+        <${Chart} title="Rebuild durations" ...${rebuildSeries} format=${duration} empty="No rebuild ended in this time." />
+      <//>
+      <${Panel} title="Success rate" note="Of the rebuilds of the 24 hours before.">
+        <${Chart} title="Success rate" ...${sampled.success} format=${percent} range=${[0, 1]} />
+      <//>
+      <${Panel} title="Freshness" note="Age of the oldest commit that was not served.">
+        <${Chart} title="Freshness" ...${sampled.freshness} format=${duration} />
+      <//>
+      <${Panel} title="Search latency" note="As the readers measured it.">
+        <${Chart} title="Search latency" ...${sampled.latency} format=${millis} />
+      <//>
+    </div>
+    <${Panel} title="Lists" flush>
+      <div class="tabs-in-panel">
+        <${Tabs}
+          label="Lists"
+          items=${[
+            { key: "rebuilds", title: "Rebuilds", count: rebuilds.length },
+            { key: "releases", title: "Releases", count: releases.length },
+          ]}
+          open=${tab}
+          onOpen=${(key) => go("history", { range: range.key, list: key })}
+        >
+          ${tab === "rebuilds" ? html`<${Rebuilds} rows=${rebuilds} />` : html`<${Releases} rows=${releases} />`}
+        <//>
+      </div>
+    <//>`;
+}
+
+// ---- what the charts show ------------------------------------------------------------------
+
+function seconds(iso) {
+  return Date.parse(iso) / 1000;
+}
+
+function ascending(rows) {
+  return [...rows].sort((one, other) => (one.at < other.at ? -1 : one.at > other.at ? 1 : 0));
+}
+
+function isFailure(status) {
+  return /^fail/i.test(status);
+}
+
+function isPartial(status) {
+  return /^partial/i.test(status);
+}
+
+function rebuildPoints(rebuilds) {
+  const rows = ascending(rebuilds);
+  const values = (wanted) => rows.map((row) => (wanted(row.status) ? row.seconds : null));
+  return {
+    times: rows.map((row) => seconds(row.at)),
+    series: [
+      { label: "Complete", tone: "--accent", points: "full", values: values((status) => !isFailure(status) && !isPartial(status)) },
+      { label: "Partial", tone: "--warn", points: "hollow", values: values(isPartial) },
+      { label: "Failed", tone: "--bad", points: "hollow", values: values(isFailure) },
+    ],
+  };
+}
+
+function sampleLines(samples) {
+  const rows = ascending(samples);
+  const times = rows.map((row) => seconds(row.at));
+  const line = (label, tone, key) => ({ label, tone, values: rows.map((row) => row[key] ?? null) });
+  return {
+    success: { times, series: [line("Succeeded", "--ok", "success_ratio")] },
+    freshness: { times, series: [line("Oldest commit not served", "--accent", "freshness_seconds")] },
+    latency: { times, series: [line("Median", "--accent", "p50_ms"), line("99 of 100", "--warn", "p99_ms")] },
+  };
+}
+
+function totals(rebuilds) {
+  const lengths = rebuilds
+    .map((each) => each.seconds)
+    .filter((value) => typeof value === "number")
+    .sort((one, other) => one - other);
+  const failed = rebuilds.filter((each) => isFailure(each.status)).length;
+  const partial = rebuilds.filter((each) => isPartial(each.status)).length;
+  const at = (share) => lengths[Math.min(lengths.length - 1, Math.floor(share * lengths.length))];
+  return [
+    { label: "Rebuilds", value: number(rebuilds.length) },
+    { label: "Complete", value: rebuilds.length ? percent((rebuilds.length - failed - partial) / rebuilds.length) : none },
+    { label: "Failed", value: number(failed), hint: partial ? `${number(partial)} in part` : null },
+    { label: "Half took at most", value: duration(at(0.5)) },
+    { label: "95 of 100 took at most", value: duration(at(0.95)) },
+    { label: "The longest", value: duration(lengths.at(-1)) },
+  ];
+}
+
+// ---- lists ---------------------------------------------------------------------------------
+
+function names(list, limit = 4) {
+  const all = Array.isArray(list) ? list : [];
+  if (all.length === 0) return none;
+  const shown = all.slice(0, limit).map((each) => clean(each, 60)).join(", ");
+  return all.length > limit ? `${shown} and ${number(all.length - limit)} more` : shown;
+}
+
+const REBUILD_COLUMNS = [
+  { key: "at", title: "Ended", sort: (row) => row.at, cell: (row) => html`<${Stamp} at=${row.at} />` },
+  { key: "status", title: "Result", sort: (row) => row.status, cell: (row) => html`<${State} value=${row.status} />` },
+  { key: "seconds", title: "Took", align: "end", sort: (row) => row.seconds, cell: (row) => html`<${Duration} seconds=${row.seconds} />` },
+  { key: "components", title: "Components", cell: (row) => names(row.components) },
+  { key: "trigger", title: "Cause", sort: (row) => row.trigger, cell: (row) => clean(row.trigger, 80) },
+  {
+    key: "release",
+    title: "Release",
+    align: "end",
+    sort: (row) => row.release,
+    cell: (row) => (row.release ? html`<a href=${link("releases", row.release)}>${number(row.release)}</a>` : none),
+  },
+  { key: "message", title: "Message", wide: true, cell: (row) => html`<${Text} value=${row.message} limit=${240} />` },
+];
+
+function Rebuilds({ rows }) {
+  return html`<${Table}
+    caption="Rebuilds"
+    columns=${REBUILD_COLUMNS}
+    rows=${rows}
+    rowKey=${(row) => row.id}
+    order=${["at", "desc"]}
+    filter=${(row) => `${row.status} ${row.trigger} ${(row.components ?? []).join(" ")} ${row.message ?? ""}`}
+    empty=${html`<${Empty} icon="chart" title="No rebuild in this time" hint="Choose a longer time above." />`}
+  />`;
+}
+
+function Changes({ release }) {
+  const parts = [
+    ["added", release.added],
+    ["changed", release.changed],
+    ["removed", release.removed],
+    ["held", Array.isArray(release.holds) ? release.holds : Object.keys(release.holds ?? {})],
+  ].filter(([, list]) => list?.length > 0);
+  if (parts.length === 0) return "nothing";
+  return parts.map(
+    ([word, list]) => html`<span key=${word} class="change"><span class="note">${word}</span> ${names(list, 6)}</span>`,
+  );
+}
+
+const RELEASE_COLUMNS = [
+  {
+    key: "number",
+    title: "Release",
+    sort: (row) => row.number,
+    cell: (row) => html`<a href=${link("releases", row.number)}>${number(row.number)}</a>`,
+  },
+  { key: "made_at", title: "Made", sort: (row) => row.made_at, cell: (row) => html`<${Stamp} at=${row.made_at} />` },
+  { key: "what", title: "What it changed", wide: true, cell: (row) => html`<${Changes} release=${row} />` },
+  { key: "by", title: "By", sort: (row) => row.by, cell: (row) => clean(row.by, 80) },
+  { key: "reason", title: "Reason", cell: (row) => html`<${Text} value=${row.reason} limit=${200} />` },
+];
+
+function Releases({ rows }) {
+  return html`<${Table}
+    caption="Releases"
+    columns=${RELEASE_COLUMNS}
+    rows=${rows}
+    rowKey=${(row) => row.number}
+    order=${["number", "desc"]}
+    empty=${html`<${Empty} icon="tag" title="No release in this time" hint="Choose a longer time above." />`}
+  />`;
+}
