@@ -27,7 +27,15 @@ import { latest, start, stop } from "./stream.js";
 // In the order of the navigation. `group` is a title above the first view that has it.
 const VIEWS = [
   { name: "overview", title: "Overview", icon: "gauge", draw: () => import("./views/overview.js").then((m) => m.OverviewView) },
+  { name: "components", title: "Components", icon: "cube", draw: () => import("./views/components.js").then((m) => m.ComponentsView) },
+  { name: "readers", title: "Readers", icon: "grid", draw: () => import("./views/readers.js").then((m) => m.ReadersView) },
+  { name: "releases", title: "Releases", icon: "tag", draw: () => import("./views/releases.js").then((m) => m.ReleasesView) },
   { name: "history", title: "History", icon: "chart", group: "Look inside", draw: () => import("./views/history.js").then((m) => m.HistoryView) },
+  { name: "alerts", title: "Alerts", icon: "bell", group: "Upkeep", draw: () => import("./views/alerts.js").then((m) => m.AlertsView) },
+  { name: "dead-letters", title: "Dead letters", icon: "letter", draw: () => import("./views/dead_letters.js").then((m) => m.DeadLettersView) },
+  { name: "schedules", title: "Schedules", icon: "calendar", draw: () => import("./views/schedules.js").then((m) => m.SchedulesView) },
+  { name: "backups", title: "Backups", icon: "box", draw: () => import("./views/backups.js").then((m) => m.BackupsView) },
+  { name: "audit", title: "Audit", icon: "list", draw: () => import("./views/audit.js").then((m) => m.AuditView) },
 ];
 
 const RETRY_MS = 2000;

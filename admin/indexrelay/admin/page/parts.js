@@ -626,9 +626,10 @@ export function Dialog({ title, onClose, busy = false, wide = false, actions, ch
  * @param {Array} what sentences on what will happen, one a line: text or nodes.
  * @param {string} verb the word on the button: "Roll back", "Drop".
  * @param {boolean} reason whether one must say why; it goes to the audit log.
+ * @param {boolean} ready whether it can be done already: what will happen may have to be asked for.
  * @param {(reason: string | null) => Promise} onConfirm an error is shown, and the dialog stays.
  */
-export function Confirm({ title, what, verb, danger = false, reason = false, wide, onConfirm, onClose, children }) {
+export function Confirm({ title, what, verb, danger = false, reason = false, ready = true, wide, onConfirm, onClose, children }) {
   const [why, setWhy] = useState("");
   const [busy, setBusy] = useState(false);
   const [error, setError] = useState(null);
@@ -656,7 +657,7 @@ export function Confirm({ title, what, verb, danger = false, reason = false, wid
         form=${form}
         tone=${danger ? "danger" : "primary"}
         busy=${busy}
-        disabled=${reason && why.trim() === ""}
+        disabled=${!ready || (reason && why.trim() === "")}
       >${verb}<//>`}
   >
     <form id=${form} onSubmit=${act}>
