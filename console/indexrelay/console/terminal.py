@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from indexrelay.console.errors import ExitCode
 from indexrelay.schemas.commands import PROGRAM
+from indexrelay.schemas.names import visible as visible  # noqa: PLC0414 - shown with the others
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -194,11 +195,6 @@ def print_json(document: "BaseModel | dict[str, Any] | list[Any]") -> None:
         sys.exit(ExitCode.UNREAD)
 
 
-def visible(text: str) -> str:
-    r"""``text`` with everything unprintable as ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``."""
-    return "".join(each if each.isprintable() else _code(ord(each)) for each in text)
-
-
 def visible_lines(text: str) -> str:
     """The same for text that may take several lines: these stay, and tabs are spaces."""
     return "\n".join(visible(line) for line in text.expandtabs(4).split("\n"))
@@ -298,12 +294,6 @@ def _can_write(text: str, stream: TextIO) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
-
-
-def _code(point: int) -> str:
-    if point < 0x100:
-        return f"\\x{point:02x}"
-    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
 
 
 def _spelled(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -1,34 +1,23 @@
-"""What is released of one component: its version, the versions before it, and why builds fail.
+"""What is released of one component, and why its builds fail, by the catalog's attempts."""
 
-The kept releases are the history: a version that its gates refused is in no release, and a version
-that a rollback served again is there twice. An unreadable release is skipped. Failures come from
-the catalog's attempts.
-"""
-
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
 from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.console import figures
 from indexrelay.console.errors import CommandError
-from indexrelay.console.golden import golden_figures
 from indexrelay.console.installation import Installation
 from indexrelay.health.facts import RetryPolicy
 from indexrelay.schemas import commands
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError, suggestion
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.versions import Release, VersionManifest
-from indexrelay.storage.artifacts import ArtifactError, ArtifactStore, ReleaseUnreadableError
 
 log = get_logger(__name__)
 
-MOST_VERSIONS: Final = 10
-"""What fits on a screen beside the rest; releases are kept for longer."""
 NOTHING_RELEASED: Final = (
     "nothing was released yet: commit a batch while a rebuilder runs, "
     f"or build what is due now: {commands.rebuild(here=True)}"
@@ -70,73 +59,6 @@ def require_released(installation: Installation, components: Sequence[str]) -> d
         if release is None or component not in release.components:
             raise _not_released(installation, component, release)
     return dict(release.components) if release is not None else {}
-
-
-def manifest_of(store: ArtifactStore, component: str, version: str) -> VersionManifest | None:
-    """A version's manifest; ``None``: it is corrupt, or garbage collected since the release."""
-    try:
-        return store.version(component, version)
-    except ArtifactError:
-        return None
-
-
-class HistoricalVersion(BaseModel):
-    """One version, and the releases in a row that named it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    version: str
-    first_release: int
-    last_release: int
-    reason: str
-    """Why the first of them was made."""
-    manifest: VersionManifest | None
-    """``None``: it is corrupt, or garbage collected."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The facts that a person compares; `manifest` has all of them."""
-        facts = self.model_dump(mode="json", exclude={"manifest"})
-        if self.manifest is None:
-            return facts
-        return {
-            **facts,
-            **self.manifest.model_dump(
-                mode="json",
-                include={"created_at", "covers", "entries", "build_seconds", "verify_seconds"},
-            ),
-            "bytes": self.manifest.size,
-            "index": self.manifest.details.get("index"),
-            "golden": None if (found := golden_figures(self.manifest)) is None else found.as_json(),
-        }
-
-
-def version_history(store: ArtifactStore, component: str) -> list[HistoricalVersion]:
-    """At most `MOST_VERSIONS`, from the newest release backwards.
-
-    Raises:
-        StoreAccessError: the store cannot be read.
-    """
-    runs: list[list[tuple[Release, str]]] = []
-    for release in _releases(store):
-        version = release.components.get(component)
-        if version is None:
-            continue
-        if runs and runs[-1][0][1] == version:
-            runs[-1].append((release, version))
-        elif len(runs) == MOST_VERSIONS:
-            break
-        else:
-            runs.append([(release, version)])
-    return [
-        HistoricalVersion(
-            version=version,
-            first_release=first.number,
-            last_release=last.number,
-            reason=first.reason,
-            manifest=manifest_of(store, component, version),
-        )
-        for (last, version), (first, _) in ((run[0], run[-1]) for run in runs)
-    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,10 +155,3 @@ def _not_released(
         f"release {release.number} has no {component!r} yet; build it: "
         f"{commands.rebuild(component, here=True)}"
     )
-
-
-def _releases(store: ArtifactStore) -> Iterator[Release]:
-    """Those that are kept and readable, from the newest, read as they are asked for."""
-    for number in store.release_numbers():
-        with contextlib.suppress(ReleaseUnreadableError):
-            yield store.release(number)

@@ -13,18 +13,25 @@ clock is right counts from now on: else nothing would start until then.
 """
 
 import contextlib
+from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
+from pydantic import BaseModel, ConfigDict
+
+from indexrelay.health.due import left_alone
+from indexrelay.health.facts import Facts
 from indexrelay.operations.service import DutyResources
 from indexrelay.producers.events import EventDraft, EventSender
-from indexrelay.schemas.clock import is_ahead
-from indexrelay.schemas.errors import IndexRelayError, see_installed
+from indexrelay.schemas.clock import SystemClock, is_ahead
+from indexrelay.schemas.errors import IndexRelayError, UnknownNameError, see_installed
 from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.messages import RebuildRequested
 from indexrelay.schemas.schedules import ScheduleSettings, request_id_of
+from indexrelay.schemas.settings import Settings
 from indexrelay.storage.audit import AuditAction, AuditLog
-from indexrelay.storage.catalog import ScheduleState
+from indexrelay.storage.catalog import Catalog, ScheduleState
 from indexrelay.streams.errors import BackendRefusedError
 
 _log = get_logger(__name__)
@@ -161,3 +168,133 @@ class ScheduleDuty:
         event = RebuildRequested(request_id=request_id, reason=reason)
         with contextlib.suppress(BackendRefusedError):  # the row stands, and is found without it
             self._events.send([EventDraft(event, subject=request_id, event_id=request_id)])
+
+
+class UnknownScheduleError(UnknownNameError):
+    """Raised when a schedule is named that the settings do not declare."""
+
+    def __init__(self, name: str, declared: Mapping[str, Any]) -> None:
+        there = f"there is {', '.join(sorted(declared))}" if declared else "none is declared"
+        super().__init__(f"no schedule {name!r}; {there}")
+        self.name = name
+
+
+class Start(BaseModel):
+    """One slot that comes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    slot: datetime
+    """The moment that the cron line names."""
+    start: datetime
+    """When it starts: moved by its jitter and out of quiet hours."""
+
+
+class ScheduleReport(BaseModel):
+    """One schedule, and what came of it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    cron: str
+    timezone: str
+    components: tuple[str, ...]
+    """What it asks for; empty: whatever is due."""
+    next: tuple[Start, ...]
+    watched: bool
+    """Whether an operator has looked at it, with this cron line and time zone."""
+    overdue_since: datetime | None = None
+    """When it should have started; ``None``: it is on time."""
+    slot: datetime | None = None
+    """The newest one that asked for a rebuild."""
+    fired_at: datetime | None = None
+    request_id: str | None = None
+    outcome: str | None = None
+    """``SUCCESS``, ``PARTIAL_SUCCESS``, ``FAILURE``; ``waiting``; ``nothing was due``; ``None``: it
+    is not known any more, or there is none."""
+    message: str | None = None
+    missed: datetime | None = None
+    """The newest slot that was missed, and not made up for."""
+    left_alone: dict[str, str] = {}
+    """Components that it would not build now, and why and until when."""
+
+
+def schedule_reports(
+    settings: Settings, catalog: Catalog, *, now: datetime, count: int = 3
+) -> dict[str, ScheduleReport]:
+    """Each declared schedule.
+
+    Raises:
+        MissingExtraError: cronsim is not installed.
+    """
+    states = catalog.schedules.all()
+    return {
+        name: _report(
+            name, each, settings, states.get(name), catalog, now=now, count=count
+        ).model_copy(update={"left_alone": left_alone_by(each, settings, catalog, now=now)})
+        for name, each in settings.schedules.items()
+    }
+
+
+def left_alone_by(
+    given: ScheduleSettings, settings: Settings, catalog: Catalog, *, now: datetime | None = None
+) -> dict[str, str]:
+    """What a schedule names and would not have built now, and why and until when."""
+    now = now or SystemClock().now()
+    facts = Facts(
+        definitions=settings.components,
+        sources={},
+        release=None,
+        versions={},
+        attempts=catalog.attempts.all(),
+        paused=catalog.attempts.paused(),
+        scheduled=dict.fromkeys(given.targets(settings.components), given.failure_cooldown_seconds),
+        since=now,
+        now=now,
+        rebuilder=settings.rebuilder,
+    )
+    return left_alone(facts, facts.retry_policy)
+
+
+def _report(
+    name: str,
+    given: ScheduleSettings,
+    settings: Settings,
+    state: ScheduleState | None,
+    catalog: Catalog,
+    *,
+    now: datetime,
+    count: int,
+) -> ScheduleReport:
+    watched = state is not None and state.definition == given.definition
+    after = state.decided if state is not None and watched else now
+    starts = (
+        Start(slot=slot, start=start)
+        for slot, start in given.upcoming(name, after=after)
+        if start > now
+    )
+    report = ScheduleReport(
+        cron=given.cron,
+        timezone=given.timezone,
+        components=given.targets(settings.components),
+        next=tuple(islice(starts, count)),
+        watched=watched,
+    )
+    if state is None:
+        return report
+    answer = None if state.request is None else catalog.inbox.answer(state.request)
+    result = None if answer is None else answer.result
+    outcome = None
+    if answer is not None and result is None:
+        outcome = "nothing was due" if answer.finished else "waiting"
+    overdue = (now - state.next_at).total_seconds() > given.late_seconds
+    return report.model_copy(
+        update={
+            "slot": state.slot,
+            "fired_at": state.fired_at,
+            "request_id": state.request,
+            "outcome": outcome if result is None else str(result.status),
+            "message": None if result is None else result.message,
+            "missed": state.missed,
+            "overdue_since": state.next_at if watched and overdue else None,
+        }
+    )

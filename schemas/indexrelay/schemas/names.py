@@ -92,6 +92,17 @@ def shortened(text: str, most: int) -> str:
     return text
 
 
+def visible(text: str) -> str:
+    r"""``text`` with everything unprintable as ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``."""
+    return "".join(each if each.isprintable() else _code(ord(each)) for each in text)
+
+
+def _code(point: int) -> str:
+    if point < 0x100:
+        return f"\\x{point:02x}"
+    return f"\\u{point:04x}" if point < 0x10000 else f"\\U{point:08x}"
+
+
 def _shortener(most: int) -> BeforeValidator:
     return BeforeValidator(
         lambda text: shortened(text, most) if isinstance(text, str) else text,

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from indexrelay.console.commands.releases import Changed, difference, numbered, release_history
+from indexrelay.console.commands.releases import numbered
 from indexrelay.console.errors import CommandError
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.artifacts.history import Changed, difference, release_history
 from tests.console.conftest import Run
 
 NOW = SystemClock().now()

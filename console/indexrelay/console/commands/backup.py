@@ -6,12 +6,10 @@ announced at once; nothing is changed unless the whole backup is sound.
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
 from rich.progress import (
     BarColumn,
@@ -25,18 +23,18 @@ from rich.text import Text
 
 from indexrelay.console import figures
 from indexrelay.console.commands import Config, Json, alone
-from indexrelay.console.commands.components import announced
+from indexrelay.console.commands.components import SOURCE
 from indexrelay.console.commands.status import NONE, passed_mark
 from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation, person
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import advice_line, print_json, stderr, stdout
 from indexrelay.operations.backups import Backups, generate_identity
+from indexrelay.operations.backups.backups import BackupFacts, facts_of, verified_facts
+from indexrelay.operations.decisions import announce_release
 from indexrelay.schemas import commands
-from indexrelay.schemas.backups import BackupManifest
-from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.clock import SystemClock
 from indexrelay.storage.audit import AuditAction
-from indexrelay.storage.backups import StoredBackup
 from indexrelay.storage.errors import BackupUnknownError
 
 app = typer.Typer(add_completion=False)
@@ -166,7 +164,13 @@ def restore(
             with_catalog=done.generations is not None,
             reason=reason or None,
         )
-        announced(installation, done.release)
+        announce_release(
+            done.release,
+            connection=lambda: installation.connection,
+            namespace=installation.settings.namespace,
+            source=SOURCE,
+            clock=SystemClock(),
+        )
     held = sorted(set(done.release.holds) & set(done.manifest.versions))
     if json:
         print_json(
@@ -213,7 +217,7 @@ def verify(
         found = []
         for each in chosen if every else chosen[:1]:
             with bytes_bar(f"verifying {each.id}") as progress:
-                found.append(_verified(backups, each, identity, progress))
+                found.append(verified_facts(backups, each, identity, progress))
     if json:
         print_json({"backups": [each.model_dump(mode="json") for each in found]})
     else:
@@ -245,54 +249,6 @@ def generate_key(
     )
 
 
-class BackupFacts(BaseModel):
-    """One backup in a list."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: str
-    path: Path
-    bytes: int
-    begun_at: datetime
-    encrypted: bool
-    folder: bool
-    release: int | None = None
-    """``None``, as everything below it: it cannot be read, and ``error`` says why."""
-    components: tuple[str, ...] = ()
-    content_bytes: int | None = None
-    catalog: bool | None = None
-    generations: dict[str, int] | None = None
-    by: str = ""
-    error: str | None = None
-
-    @classmethod
-    def of(
-        cls, stored: StoredBackup, manifest: BackupManifest | None, error: str | None = None
-    ) -> "BackupFacts":
-        """What a person asks of it."""
-        facts = cls(
-            id=stored.id,
-            path=stored.path,
-            bytes=stored.bytes,
-            begun_at=stored.begun_at,
-            encrypted=stored.is_encrypted,
-            folder=stored.is_folder,
-            error=error,
-        )
-        if manifest is None:
-            return facts
-        return facts.model_copy(
-            update={
-                "release": manifest.release.number,
-                "components": tuple(sorted(manifest.versions)),
-                "content_bytes": manifest.size,
-                "catalog": manifest.catalog is not None,
-                "generations": None if manifest.catalog is None else manifest.catalog.generations,
-                "by": manifest.by,
-            }
-        )
-
-
 def backups_of(installation: Installation) -> Backups:
     """The backups of an installation, made by who types."""
     return Backups(
@@ -301,16 +257,6 @@ def backups_of(installation: Installation) -> Backups:
         open_catalog=lambda: installation.catalog,
         by=person(),
     )
-
-
-def facts_of(backups: Backups, stored: StoredBackup, identity: Path | None) -> BackupFacts:
-    """What the manifest of a backup says, or why it cannot be read."""
-    if stored.is_encrypted and backups.identity(identity) is None:
-        return BackupFacts.of(stored, None)  # no error: who makes backups cannot open them
-    try:
-        return BackupFacts.of(stored, backups.manifest(stored.id, identity_file=identity))
-    except IndexRelayError as error:
-        return BackupFacts.of(stored, None, error=str(error))
 
 
 def backups_table(found: Iterable[BackupFacts]) -> RenderableType:
@@ -360,19 +306,6 @@ def bytes_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     with bar:
         task = bar.add_task(label, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _verified(
-    backups: Backups,
-    stored: StoredBackup,
-    identity: Path | None,
-    progress: Callable[[int, int], None],
-) -> BackupFacts:
-    try:
-        manifest = backups.verify(stored.id, identity_file=identity, progress=progress)
-    except IndexRelayError as error:
-        return BackupFacts.of(stored, None, error=str(error))
-    return BackupFacts.of(stored, manifest)
 
 
 def _contents(facts: BackupFacts) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
-from redis.exceptions import RedisError
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -26,33 +25,30 @@ from indexrelay.console.commands.status import (
     facts_table,
     passed_mark,
 )
-from indexrelay.console.golden import golden_sheet
-from indexrelay.console.installation import Installation, verdict_of
+from indexrelay.console.golden import golden_figures, golden_sheet
+from indexrelay.console.installation import Installation, person, verdict_of
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import adapted, print_json, stdout, visible
 from indexrelay.console.versions import (
     Failing,
-    HistoricalVersion,
     ReleasedVersion,
     failing,
     released_version,
     require_released,
-    version_history,
 )
+from indexrelay.operations.decisions import Decisions
 from indexrelay.producers.errors import UndeclaredComponentError
 from indexrelay.schemas import commands
-from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.messages import Event, ReleasePublished
 from indexrelay.schemas.parameter_files import named
 from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.versions import Release, VersionManifest
-from indexrelay.storage.audit import AuditAction
-from indexrelay.streams.publisher import announce
+from indexrelay.schemas.versions import VersionManifest
+from indexrelay.storage.artifacts.history import HistoricalVersion, version_history
 
 log = get_logger(__name__)
 _BY_HAND: Final = "by hand"
+SOURCE: Final = "indexrelay/console"
+"""Of the events that a command adds."""
 _DECISION: Final = ("index", "reason", "prefer", "effort", "trials", "attempts")
 """The details that are shown here, and not among the facts."""
 _KNOBS: Final = ("nprobe", "ef_search", "k_factor")
@@ -107,7 +103,7 @@ def show(
                 "version": released.id,
                 **released.manifest.model_dump(mode="json"),
                 "bytes": released.manifest.size,
-                "history": [each.as_json() for each in versions],
+                "history": [_historical(each) for each in versions],
                 "failing": fails.as_json() if fails is not None else None,
             }
         )
@@ -124,9 +120,7 @@ def pause(
     """Keep components from being built; what they serve stays."""
     with Installation.at(config) as installation:
         require_declared(installation.settings, names)
-        for name in names:
-            installation.catalog.attempts.pause(name, reason)
-            installation.audit(AuditAction.PAUSED, subject=name, reason=reason)
+        decisions_of(installation).pause(names, reason=reason)
     _say(
         json, {"paused": names}, f"paused {', '.join(names)}; back with: {commands.resume(*names)}"
     )
@@ -137,11 +131,7 @@ def resume(names: Names, config: Config = None, json: Json = False) -> None:
     """Let paused components be built again."""
     with Installation.at(config) as installation:
         require_declared(installation.settings, names)
-        resumed = [name for name in names if installation.catalog.attempts.resume(name)]
-        for name in resumed:
-            installation.audit(AuditAction.RESUMED, subject=name)
-        if resumed:
-            installation.producer.request_rebuild(reason=f"resumed {', '.join(resumed)}")
+        resumed = decisions_of(installation).resume(names)
     others = [name for name in names if name not in resumed]
     _say(
         json,
@@ -157,9 +147,7 @@ def hold(
     """Keep components at the versions that are served now."""
     with Installation.at(config) as installation:
         require_released(installation, names)
-        release = announced(installation, installation.store.hold(*names, reason=reason))
-        for name in names:
-            installation.audit(AuditAction.HELD, subject=name, release=release, reason=reason)
+        release = decisions_of(installation).hold(names, reason=reason).number
     _say(
         json,
         {"release": release, "held": names},
@@ -173,18 +161,11 @@ def lift(
 ) -> None:
     """Let held components follow their sources again."""
     with Installation.at(config) as installation:
-        newest = installation.store.newest_release()
-        held = newest.holds if newest is not None else {}
-        release = announced(installation, installation.store.lift(*names, reason=reason))
-        lifted = [name for name in names if name in held]
-        for name in lifted:
-            installation.audit(AuditAction.LIFTED, subject=name, release=release, reason=reason)
-        if lifted:
-            installation.producer.request_rebuild(reason=f"lifted {', '.join(lifted)}")
-    others = [name for name in names if name not in held]
+        release, lifted = decisions_of(installation).lift(names, reason=reason)
+    others = [name for name in names if name not in lifted]
     _say(
         json,
-        {"release": release, "lifted": lifted, "not_held": others},
+        {"release": release.number, "lifted": lifted, "not_held": others},
         _of_both("lifted", lifted, "not held", others),
     )
 
@@ -211,47 +192,28 @@ def rollback(
 ) -> None:
     """Serve again what an earlier release served, and hold it."""
     with Installation.at(config) as installation:
-        rolled = installation.store.rollback(release, reason=reason, components=component or None)
-        number = announced(installation, rolled)
-        installation.audit(
-            AuditAction.ROLLED_BACK,
-            subject=f"release {release}",
-            release=number,
-            components=component or sorted(rolled.components),
-            reason=reason,
+        rolled = decisions_of(installation).rollback(
+            release, reason=reason, components=component or None
         )
     _say(
         json,
-        {"release": number, "rolled_back_to": release, "held": sorted(rolled.holds)},
-        f"release {number} serves what release {release} served, and holds it: "
+        {"release": rolled.number, "rolled_back_to": release, "held": sorted(rolled.holds)},
+        f"release {rolled.number} serves what release {release} served, and holds it: "
         f"{', '.join(sorted(rolled.holds))}; back with: {commands.lift(*sorted(rolled.holds))}",
     )
 
 
-def announced(installation: Installation, release: Release) -> int:
-    """Announce a committed release to the readers; returns its number.
-
-    Without Redis the release is valid all the same: readers find it at their next look, and a
-    rebuilder announces it at its next reconcile.
-    """
-    event = Event.of(
-        ReleasePublished(
-            release=release.number, digest=release.digest, components=release.components
-        ),
-        source="indexrelay/console",
-        time=SystemClock().now(),
+def decisions_of(installation: Installation) -> Decisions:
+    """What the person who types may decide on."""
+    return Decisions(
+        settings=installation.settings,
+        store=installation.store,
+        catalog=lambda: installation.catalog,
+        connection=lambda: installation.connection,
+        who=person(),
+        source=SOURCE,
+        ask=lambda reason: installation.producer.request_rebuild(reason=reason),
     )
-    try:
-        announce(
-            installation.connection,
-            installation.keys,
-            number=release.number,
-            release_event=event.to_bytes(),
-            result_event=None,
-        )
-    except (RedisError, IndexRelayError, OSError) as error:
-        log.warning("release.not_announced", release=release.number, error=str(error))
-    return release.number
 
 
 def require_declared(settings: Settings, names: Iterable[str]) -> None:
@@ -484,6 +446,23 @@ def _files(manifest: VersionManifest) -> Sheet:
     for name, blob in manifest.files.items():
         sheet.add(name, figures.size(blob.size), blob.digest[:16])
     return sheet
+
+
+def _historical(version: HistoricalVersion) -> dict[str, Any]:
+    """The facts that a person compares; `manifest` has all of them."""
+    facts, manifest = version.model_dump(mode="json", exclude={"manifest"}), version.manifest
+    if manifest is None:
+        return facts
+    return {
+        **facts,
+        **manifest.model_dump(
+            mode="json",
+            include={"created_at", "covers", "entries", "build_seconds", "verify_seconds"},
+        ),
+        "bytes": manifest.size,
+        "index": manifest.details.get("index"),
+        "golden": None if (found := golden_figures(manifest)) is None else found.as_json(),
+    }
 
 
 def _history_table(history: Iterable[HistoricalVersion]) -> Sheet:

@@ -12,8 +12,6 @@ from dataclasses import asdict
 from typing import Annotated, Final
 
 import typer
-from pydantic import BaseModel, ConfigDict
-from redis.exceptions import RedisError
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -24,13 +22,16 @@ from indexrelay.console.errors import CommandError, ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import note, print_json, stdout, visible
-from indexrelay.rebuilder.dead_letters import RetryOutcome, retry_dead_letter
+from indexrelay.rebuilder.dead_letters import (
+    LetterOutcome,
+    RetryOutcome,
+    drop_letters,
+    retry_letters,
+)
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.storage.audit import AuditAction
 from indexrelay.storage.catalog import DeadLetter, DeadLetterHeader
-from indexrelay.streams.publisher import publish_many
 
 app = typer.Typer(add_completion=False)
 Letter = Annotated[int, typer.Argument(metavar="ID", help="As dead list shows it.")]
@@ -108,7 +109,13 @@ def retry(
 ) -> None:
     """Read letters again: what is readable now becomes an event; exits 3 when some are not."""
     with Installation.at(config) as installation:
-        retried = retry_letters(installation, chosen(installation, letters, every=every))
+        retried = retry_letters(
+            chosen(installation, letters, every=every),
+            catalog=installation.catalog,
+            connection=lambda: installation.connection,
+            keys=installation.keys,
+            clock=SystemClock(),
+        )
     if json:
         print_json(retried)
     else:
@@ -125,7 +132,9 @@ def drop(
 ) -> None:
     """Forget letters for good; exits 3 when some of them were not there."""
     with Installation.at(config) as installation:
-        dropped = drop_letters(installation, chosen(installation, letters, every=every))
+        dropped = drop_letters(
+            chosen(installation, letters, every=every), catalog=installation.catalog
+        )
         for letter in dropped:
             if letter.outcome == "dropped":
                 installation.audit(AuditAction.DELETED, subject=f"dead letter {letter.id}")
@@ -134,28 +143,6 @@ def drop(
     else:
         stdout().print(outcomes_list(dropped))
     raise typer.Exit(exit_code(dropped))
-
-
-class LetterOutcome(BaseModel):
-    """What became of one letter."""
-
-    model_config = ConfigDict(frozen=True)
-
-    id: int
-    outcome: str
-    """``received``, ``unreadable`` or ``gone`` after a retry; ``dropped`` or ``gone``."""
-    reason: str | None = None
-    """Why it still cannot be read."""
-
-
-class Retried(BaseModel):
-    """What became of all that were to be read again."""
-
-    model_config = ConfigDict(frozen=True)
-
-    letters: tuple[LetterOutcome, ...]
-    woken: bool
-    """Whether a rebuilder hears of it at once; otherwise at its next reconcile."""
 
 
 def letter_of(installation: Installation, letter_id: int) -> DeadLetter:
@@ -186,41 +173,6 @@ def chosen(
     if not every:
         return letter_ids or ()
     return [letter.id for letter in installation.catalog.dead_letters.headers()]
-
-
-def retry_letters(installation: Installation, letter_ids: Sequence[int]) -> Retried:
-    """Read letters again; doing so twice does what doing so once does."""
-    clock = SystemClock()
-    again = [
-        retry_dead_letter(letter_id, catalog=installation.catalog, clock=clock)
-        for letter_id in dict.fromkeys(letter_ids)
-    ]
-    return Retried(
-        letters=tuple(
-            LetterOutcome(
-                id=each.letter,
-                outcome=each.outcome.value,
-                reason=None if each.reason is None else visible(each.reason),
-            )
-            for each in again
-        ),
-        woken=_wake(installation, [each.raw for each in again if each.raw is not None]),
-    )
-
-
-def drop_letters(
-    installation: Installation, letter_ids: Sequence[int]
-) -> tuple[LetterOutcome, ...]:
-    """Forget letters for good."""
-    return tuple(
-        LetterOutcome(
-            id=letter_id,
-            outcome="dropped"
-            if installation.catalog.dead_letters.discard(letter_id)
-            else RetryOutcome.GONE.value,
-        )
-        for letter_id in dict.fromkeys(letter_ids)
-    )
 
 
 def exit_code(letters: Sequence[LetterOutcome]) -> ExitCode:
@@ -299,13 +251,3 @@ def outcomes_list(letters: Iterable[LetterOutcome]) -> RenderableType:
             for letter in letters
         )
     )
-
-
-def _wake(installation: Installation, raws: Sequence[bytes]) -> bool:
-    if not raws:
-        return False
-    try:
-        publish_many(installation.connection, installation.keys.events, raws)
-    except (RedisError, IndexRelayError, OSError):
-        return False  # the caller reports it; the rows are in the inbox
-    return True

@@ -34,13 +34,14 @@ from indexrelay.console.installation import Installation
 from indexrelay.console.scrub import scrubbed_page, scrubbed_versions
 from indexrelay.console.terminal import note, print_json, stdout
 from indexrelay.console.validation import validated, validation_sheet
-from indexrelay.console.versions import NOTHING_RELEASED, manifest_of, require_released
+from indexrelay.console.versions import NOTHING_RELEASED, require_released
 from indexrelay.rebuilder.gc import GarbageCollector
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError, suggestion
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.storage.artifacts import Collected
+from indexrelay.storage.artifacts.history import manifest_of
 from indexrelay.storage.audit import AuditAction
 from indexrelay.streams.connection import Connection
 

@@ -1,16 +1,9 @@
-"""``indexrelay releases``: a list, one in detail, the difference of two, and a signature.
-
-A release contains who made it, when and why. What it changed follows from the release before it;
-what a change means (entries, covered generations) is in the manifests that both name.
-"""
+"""``indexrelay releases``: a list, one in detail, the difference of two, and a signature."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Final
 
 import typer
-from pydantic import BaseModel, ConfigDict
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -21,10 +14,22 @@ from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import advice_line, print_json, stdout, visible
-from indexrelay.console.versions import NOTHING_RELEASED, manifest_of
+from indexrelay.console.versions import NOTHING_RELEASED
 from indexrelay.schemas import commands
-from indexrelay.schemas.versions import Check, Hold, Release, VersionManifest
-from indexrelay.storage.artifacts import ArtifactStore, ReleaseUnreadableError
+from indexrelay.schemas.versions import Check, Release
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.artifacts.history import (
+    Changed,
+    ComponentChange,
+    ReleaseDiff,
+    ReleaseFacts,
+    VersionFacts,
+    difference,
+    manifest_of,
+    newest_readable,
+    release_history,
+    versions_of,
+)
 from indexrelay.storage.audit import AuditAction
 
 _MOST: Final = 20
@@ -134,111 +139,11 @@ def sign(
         stdout().print(f"release {release} is signed by {', '.join(signed_by)}", soft_wrap=True)
 
 
-class _Fact(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class Changed(StrEnum):
-    """What happened to a component between two releases."""
-
-    ADDED = "added"
-    REMOVED = "removed"
-    CHANGED = "changed"
-    SAME = "same"
-
-
-class VersionFacts(_Fact):
-    """One version, as a release names it."""
-
-    version: str
-    kind: str | None = None
-    """``None``, as everything below it: the manifest is corrupt, or gone."""
-    definition: str | None = None
-    entries: int | None = None
-    bytes: int | None = None
-    covers: dict[str, int] = {}
-    built_at: datetime | None = None
-
-    @classmethod
-    def of(cls, version: str, manifest: VersionManifest | None) -> "VersionFacts":
-        """What a person compares."""
-        if manifest is None:
-            return cls(version=version)
-        return cls(
-            version=version,
-            kind=manifest.kind,
-            definition=manifest.definition,
-            entries=manifest.entries,
-            bytes=manifest.size,
-            covers=manifest.covers,
-            built_at=manifest.created_at,
-        )
-
-
-class ReleaseFacts(_Fact):
-    """One release in a list."""
-
-    number: int
-    made_at: datetime | None = None
-    """``None``: it cannot be read, and `reason` is why."""
-    by: str = ""
-    reason: str
-    components: int = 0
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-    holds: tuple[str, ...] = ()
-
-
-class ComponentChange(_Fact):
-    """One component in two releases."""
-
-    change: Changed
-    before: VersionFacts | None
-    after: VersionFacts | None
-    redefined: bool = False
-    """Whether its settings are others than before."""
-
-
-class ReleaseDiff(_Fact):
-    """What two releases have different."""
-
-    before: int
-    after: int
-    components: dict[str, ComponentChange]
-    """Those that differ."""
-    same: tuple[str, ...]
-    held: dict[str, Hold]
-    """Holds that came."""
-    lifted: tuple[str, ...]
-    """Holds that went."""
-    regrouped: dict[str, tuple[str | None, str | None]]
-    """Components that flip with another group than before, and with which."""
-
-
 _MARKS: Final = {
     Changed.ADDED: Text("+", style="green"),
     Changed.REMOVED: Text("-", style="red"),
     Changed.CHANGED: Text("~", style="yellow"),
 }
-
-
-def release_history(store: ArtifactStore, *, most: int) -> list[ReleaseFacts]:
-    """At most ``most`` releases, the newest first.
-
-    Raises:
-        StoreAccessError: the store cannot be read.
-    """
-    numbers = store.release_numbers()
-    found = []
-    for position, each in enumerate(numbers[:most]):
-        try:
-            release = store.release(each)
-        except ReleaseUnreadableError as error:
-            found.append(ReleaseFacts(number=each, reason=f"cannot be read: {error.reason}"))
-            continue
-        found.append(_facts(release, _older(store, numbers[position + 1 :])))
-    return found
 
 
 def numbered(store: ArtifactStore, number: int | None) -> Release:
@@ -266,48 +171,14 @@ def release_before(store: ArtifactStore, release: Release) -> Release:
     Raises:
         CommandError: it is the first of those that are kept.
     """
-    older = _older(store, [each for each in store.release_numbers() if each < release.number])
+    below = [each for each in store.release_numbers() if each < release.number]
+    older = newest_readable(store, below)
     if older is None:
         raise CommandError(
             f"release {release.number} is the oldest that is kept: there is nothing to compare "
             f"it with; look at it: {commands.release(release.number)}"
         )
     return older
-
-
-def difference(store: ArtifactStore, before: Release, after: Release) -> ReleaseDiff:
-    """What changed from one to the other, whichever of them is the newer one.
-
-    Raises:
-        StoreAccessError: the store cannot be read.
-    """
-    changes = {
-        name: _change(store, name, before.components.get(name), after.components.get(name))
-        for name in sorted({*before.components, *after.components})
-    }
-    return ReleaseDiff(
-        before=before.number,
-        after=after.number,
-        components={
-            name: each for name, each in changes.items() if each.change is not Changed.SAME
-        },
-        same=tuple(name for name, each in changes.items() if each.change is Changed.SAME),
-        held={name: hold for name, hold in after.holds.items() if name not in before.holds},
-        lifted=tuple(sorted(set(before.holds) - set(after.holds))),
-        regrouped={
-            name: (before.groups.get(name), after.groups.get(name))
-            for name in sorted({*before.components} & {*after.components})
-            if before.groups.get(name) != after.groups.get(name)
-        },
-    )
-
-
-def versions_of(store: ArtifactStore, release: Release) -> dict[str, VersionFacts]:
-    """Each component of a release, by name."""
-    return {
-        name: VersionFacts.of(version, manifest_of(store, name, version))
-        for name, version in sorted(release.components.items())
-    }
 
 
 def releases_table(releases: Iterable[ReleaseFacts], *, more: int) -> RenderableType:
@@ -391,53 +262,6 @@ def diff_page(diff: ReleaseDiff) -> RenderableType:
         for name, (before, after) in diff.regrouped.items()
     ]
     return Group(*parts)
-
-
-def _facts(release: Release, previous: Release | None) -> ReleaseFacts:
-    before: Mapping[str, str] = {} if previous is None else previous.components
-    after = release.components
-    return ReleaseFacts(
-        number=release.number,
-        made_at=release.created_at,
-        by=release.by,
-        reason=release.reason,
-        components=len(after),
-        added=tuple(sorted(set(after) - set(before))),
-        changed=tuple(
-            sorted(name for name in set(after) & set(before) if after[name] != before[name])
-        ),
-        removed=tuple(sorted(set(before) - set(after))),
-        holds=tuple(sorted(release.holds)),
-    )
-
-
-def _change(
-    store: ArtifactStore, name: str, before: str | None, after: str | None
-) -> ComponentChange:
-    old, new = (
-        None if version is None else VersionFacts.of(version, manifest_of(store, name, version))
-        for version in (before, after)
-    )
-    if old is None:
-        return ComponentChange(change=Changed.ADDED, before=None, after=new)
-    if new is None:
-        return ComponentChange(change=Changed.REMOVED, before=old, after=None)
-    return ComponentChange(
-        change=Changed.SAME if before == after else Changed.CHANGED,
-        before=old,
-        after=new,
-        redefined=None not in (old.definition, new.definition) and old.definition != new.definition,
-    )
-
-
-def _older(store: ArtifactStore, numbers: list[int]) -> Release | None:
-    """The first of ``numbers`` that can be read."""
-    for each in numbers:
-        try:
-            return store.release(each)
-        except ReleaseUnreadableError:
-            continue
-    return None
 
 
 def _spans(numbers: list[int]) -> str:

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from itertools import islice
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from zoneinfo import ZoneInfo
 
 import typer
-from pydantic import BaseModel, ConfigDict
 from rich.console import RenderableType
 from rich.text import Text
 
@@ -18,65 +16,17 @@ from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, whole
 from indexrelay.console.terminal import adapted, advice_line, note, print_json, stdout
-from indexrelay.health.due import left_alone
-from indexrelay.health.facts import Facts
+from indexrelay.operations.schedules import (
+    ScheduleReport,
+    UnknownScheduleError,
+    left_alone_by,
+    schedule_reports,
+)
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
-from indexrelay.schemas.errors import UnknownNameError
-from indexrelay.schemas.schedules import ScheduleSettings
-from indexrelay.schemas.settings import Settings
-from indexrelay.storage.catalog import Catalog, ScheduleState
 
 app = typer.Typer(add_completion=False)
 _NEXT: Final = 3
-
-
-class UnknownScheduleError(UnknownNameError):
-    """Raised when a schedule is named that the settings do not declare."""
-
-    def __init__(self, name: str, declared: Mapping[str, Any]) -> None:
-        there = f"there is {', '.join(sorted(declared))}" if declared else "none is declared"
-        super().__init__(f"no schedule {name!r}; {there}")
-        self.name = name
-
-
-class Start(BaseModel):
-    """One slot that comes."""
-
-    model_config = ConfigDict(frozen=True)
-
-    slot: datetime
-    """The moment that the cron line names."""
-    start: datetime
-    """When it starts: moved by its jitter and out of quiet hours."""
-
-
-class ScheduleReport(BaseModel):
-    """One schedule, and what came of it."""
-
-    model_config = ConfigDict(frozen=True)
-
-    cron: str
-    timezone: str
-    components: tuple[str, ...]
-    """What it asks for; empty: whatever is due."""
-    next: tuple[Start, ...]
-    watched: bool
-    """Whether an operator has looked at it, with this cron line and time zone."""
-    overdue_since: datetime | None = None
-    """When it should have started; ``None``: it is on time."""
-    slot: datetime | None = None
-    """The newest one that asked for a rebuild."""
-    fired_at: datetime | None = None
-    request_id: str | None = None
-    outcome: str | None = None
-    """``SUCCESS``, ``PARTIAL_SUCCESS``, ``FAILURE``; ``waiting``; ``nothing was due``; ``None``: it
-    is not known any more, or there is none."""
-    message: str | None = None
-    missed: datetime | None = None
-    """The newest slot that was missed, and not made up for."""
-    left_alone: dict[str, str] = {}
-    """Components that it would not build now, and why and until when."""
 
 
 @app.callback(invoke_without_command=True)
@@ -170,92 +120,10 @@ def run(
     raise typer.Exit(code)
 
 
-def schedule_reports(
-    settings: Settings, catalog: Catalog, *, now: datetime, count: int = _NEXT
-) -> dict[str, ScheduleReport]:
-    """Each declared schedule.
-
-    Raises:
-        MissingExtraError: cronsim is not installed.
-    """
-    states = catalog.schedules.all()
-    return {
-        name: _report(
-            name, each, settings, states.get(name), catalog, now=now, count=count
-        ).model_copy(update={"left_alone": left_alone_by(each, settings, catalog, now=now)})
-        for name, each in settings.schedules.items()
-    }
-
-
-def left_alone_by(
-    given: ScheduleSettings, settings: Settings, catalog: Catalog, *, now: datetime | None = None
-) -> dict[str, str]:
-    """What a schedule names and would not have built now, and why and until when."""
-    now = now or SystemClock().now()
-    facts = Facts(
-        definitions=settings.components,
-        sources={},
-        release=None,
-        versions={},
-        attempts=catalog.attempts.all(),
-        paused=catalog.attempts.paused(),
-        scheduled=dict.fromkeys(given.targets(settings.components), given.failure_cooldown_seconds),
-        since=now,
-        now=now,
-        rebuilder=settings.rebuilder,
-    )
-    return left_alone(facts, facts.retry_policy)
-
-
 def print_left_alone(alone: Mapping[str, str]) -> None:
     """A line for each."""
     for name, why in alone.items():
         stdout().print(Text(f"{name} is left alone: {adapted(why)}"), soft_wrap=True)
-
-
-def _report(
-    name: str,
-    given: ScheduleSettings,
-    settings: Settings,
-    state: ScheduleState | None,
-    catalog: Catalog,
-    *,
-    now: datetime,
-    count: int,
-) -> ScheduleReport:
-    watched = state is not None and state.definition == given.definition
-    after = state.decided if state is not None and watched else now
-    starts = (
-        Start(slot=slot, start=start)
-        for slot, start in given.upcoming(name, after=after)
-        if start > now
-    )
-    report = ScheduleReport(
-        cron=given.cron,
-        timezone=given.timezone,
-        components=given.targets(settings.components),
-        next=tuple(islice(starts, count)),
-        watched=watched,
-    )
-    if state is None:
-        return report
-    answer = None if state.request is None else catalog.inbox.answer(state.request)
-    result = None if answer is None else answer.result
-    outcome = None
-    if answer is not None and result is None:
-        outcome = "nothing was due" if answer.finished else "waiting"
-    overdue = (now - state.next_at).total_seconds() > given.late_seconds
-    return report.model_copy(
-        update={
-            "slot": state.slot,
-            "fired_at": state.fired_at,
-            "request_id": state.request,
-            "outcome": outcome if result is None else str(result.status),
-            "message": None if result is None else result.message,
-            "missed": state.missed,
-            "overdue_since": state.next_at if watched and overdue else None,
-        }
-    )
 
 
 def schedules_page(reports: Mapping[str, ScheduleReport]) -> RenderableType:

@@ -20,6 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from pydantic import BaseModel, ConfigDict
+
 from indexrelay.operations.backups.archive import (
     Progress,
     read_backup,
@@ -45,6 +47,7 @@ from indexrelay.schemas.backups import (
     FileRef,
 )
 from indexrelay.schemas.clock import Clock, SystemClock
+from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.names import sha256_hex
 from indexrelay.schemas.settings import Settings
@@ -455,3 +458,75 @@ def _pieces(path: Path) -> Iterator[bytes]:
     with accessing(path, "read"), open_file(path) as file:
         while piece := file.read(_PIECE_BYTES):
             yield piece
+
+
+class BackupFacts(BaseModel):
+    """One backup in a list."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    path: Path
+    bytes: int
+    begun_at: datetime
+    encrypted: bool
+    folder: bool
+    release: int | None = None
+    """``None``, as everything below it: it cannot be read, and ``error`` says why."""
+    components: tuple[str, ...] = ()
+    content_bytes: int | None = None
+    catalog: bool | None = None
+    generations: dict[str, int] | None = None
+    by: str = ""
+    error: str | None = None
+
+    @classmethod
+    def of(
+        cls, stored: StoredBackup, manifest: BackupManifest | None, error: str | None = None
+    ) -> "BackupFacts":
+        """What a person asks of it."""
+        facts = cls(
+            id=stored.id,
+            path=stored.path,
+            bytes=stored.bytes,
+            begun_at=stored.begun_at,
+            encrypted=stored.is_encrypted,
+            folder=stored.is_folder,
+            error=error,
+        )
+        if manifest is None:
+            return facts
+        return facts.model_copy(
+            update={
+                "release": manifest.release.number,
+                "components": tuple(sorted(manifest.versions)),
+                "content_bytes": manifest.size,
+                "catalog": manifest.catalog is not None,
+                "generations": None if manifest.catalog is None else manifest.catalog.generations,
+                "by": manifest.by,
+            }
+        )
+
+
+def facts_of(backups: Backups, stored: StoredBackup, identity: Path | None) -> BackupFacts:
+    """What the manifest of a backup says, or why it cannot be read."""
+    if stored.is_encrypted and backups.identity(identity) is None:
+        return BackupFacts.of(stored, None)  # no error: who makes backups cannot open them
+    try:
+        return BackupFacts.of(stored, backups.manifest(stored.id, identity_file=identity))
+    except IndexRelayError as error:
+        return BackupFacts.of(stored, None, error=str(error))
+
+
+def verified_facts(
+    backups: Backups,
+    stored: StoredBackup,
+    identity: Path | None,
+    progress: Progress,
+) -> BackupFacts:
+    """What is in a backup once all of it was read, or why it is not sound."""
+    try:
+        manifest = backups.verify(stored.id, identity_file=identity, progress=progress)
+    except IndexRelayError as error:
+        return BackupFacts.of(stored, None, error=str(error))
+    return BackupFacts.of(stored, manifest)

@@ -12,7 +12,7 @@ released meanwhile.
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Final, Self
@@ -21,14 +21,7 @@ from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.files import LockWaits, Pause
 from indexrelay.schemas.names import MAX_ERROR, shortened
 from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.versions import (
-    BlobRef,
-    Canary,
-    Hold,
-    Release,
-    VersionManifest,
-    disagreements,
-)
+from indexrelay.schemas.versions import BlobRef, Hold, Release, VersionManifest
 from indexrelay.storage.artifacts.blobs import (
     BlobLook,
     BlobMarks,
@@ -39,14 +32,13 @@ from indexrelay.storage.artifacts.blobs import (
 )
 from indexrelay.storage.artifacts.files import Access, Layout, StoreLock, accessing
 from indexrelay.storage.artifacts.gc import Collected, GarbageCollector
+from indexrelay.storage.artifacts.holds import rolled_back, with_holds, without_holds
 from indexrelay.storage.artifacts.releases import OpenedVersion, Releases, Versions
 from indexrelay.storage.artifacts.signing import Signatures, Trust
 from indexrelay.storage.artifacts.usage import StoreUsage, usage_of
 from indexrelay.storage.errors import (
     BlobCorruptError,
     BlobMissingError,
-    ComponentNotReleasedError,
-    GroupTornError,
     NothingReleasedError,
     ReleaseExistsError,
     ReleaseNotWholeError,
@@ -363,7 +355,7 @@ class ArtifactStore:
             NothingReleasedError: there is no release.
         """
         hold = self._hold(reason)
-        return self._change(partial(_with_holds, components=components, hold=hold))
+        return self._change(partial(with_holds, components=components, hold=hold))
 
     def lift(self, *components: str, reason: str) -> Release:
         """Let held components follow their sources again; the newest release if none is held.
@@ -372,7 +364,7 @@ class ArtifactStore:
             ComponentNotReleasedError: the newest release does not have one of them.
             NothingReleasedError: there is no release.
         """
-        return self._change(partial(_without_holds, components=components, reason=reason))
+        return self._change(partial(without_holds, components=components, reason=reason))
 
     def rollback(
         self,
@@ -407,7 +399,7 @@ class ArtifactStore:
         named = set(target.components if components is None else components)
         hold = self._hold(reason)
         back = partial(
-            _rolled_back,
+            rolled_back,
             target=target,
             named=named,
             hold=hold,
@@ -480,7 +472,7 @@ class ArtifactStore:
 
         def restored(newest: Release) -> Release:
             names = set(release.components)
-            found = _rolled_back(
+            found = rolled_back(
                 newest, target=first, named=names, hold=kept, refused={}, manifest=self.version
             )
             if not hold:
@@ -583,118 +575,3 @@ class ArtifactStore:
                 attempts += 1
                 if attempts == _COMMIT_ATTEMPTS:
                     raise
-
-
-def _with_holds(newest: Release, *, components: Collection[str], hold: Hold) -> Release:
-    """``newest``, with these components held at the versions that they have."""
-    _check_released(components, newest)
-    held = dict.fromkeys(components, hold)
-    reason = _decision(f"held {_listed(components)}", hold.reason)
-    update = {"holds": newest.holds | held, "reason": reason}
-    return newest.model_copy(update=update | _for_the_others(newest, lambda holds: holds | held))
-
-
-def _without_holds(newest: Release, *, components: Collection[str], reason: str) -> Release | None:
-    """``newest``, without the holds of these components; ``None``: there are none."""
-    # A hold of a component that was dropped meanwhile can be lifted, too.
-    _check_released([name for name in components if name not in newest.holds], newest)
-
-    def without(holds: Mapping[str, Hold]) -> dict[str, Hold]:
-        return {name: hold for name, hold in holds.items() if name not in components}
-
-    holds = without(newest.holds)
-    if len(holds) == len(newest.holds):
-        return None
-    reason = _decision(f"lifted {_listed(newest.holds.keys() - holds.keys())}", reason)
-    update = {"holds": holds, "reason": reason}
-    return newest.model_copy(update=update | _for_the_others(newest, without))
-
-
-def _for_the_others(
-    release: Release, change: Callable[[dict[str, Hold]], dict[str, Hold]]
-) -> dict[str, Canary]:
-    """The same change of holds for those who wait for a canary, as an update of the release."""
-    canary = release.canary
-    if canary is None:
-        return {}
-    holds = {name: hold for name, hold in change(canary.holds).items() if name in canary.components}
-    return {"canary": canary.model_copy(update={"holds": holds})}
-
-
-def _decision(what: str, reason: str) -> str:
-    """Why a release was made that a person decided on: ``held clap, map: too loud``."""
-    return shortened(f"{what}: {reason}", MAX_ERROR)
-
-
-def _listed(components: Iterable[str]) -> str:
-    return ", ".join(sorted(components))
-
-
-def _rolled_back(
-    newest: Release,
-    *,
-    target: Release,
-    named: set[str],
-    hold: Hold,
-    refused: Mapping[str, str],
-    manifest: Callable[[str, str], VersionManifest],
-) -> Release:
-    """``newest``, with these components and the others of their groups as ``target`` has them.
-
-    Args:
-        refused: see `ArtifactStore.rollback`.
-        manifest: reads the manifest of a component's version.
-    """
-    newest, target = newest.for_reader(""), target.for_reader("")  # no canary has this label
-    _check_released(named, target)
-    chosen = _with_groups(named, newest, target)
-    groups = {name: group for name, group in newest.groups.items() if name not in chosen}
-    groups |= {name: group for name, group in target.groups.items() if name in chosen}
-    versions = {name: target.components[name] for name in chosen}
-    release = newest.model_copy(
-        update={
-            "components": newest.components | versions,
-            "groups": groups,
-            "holds": newest.holds
-            | {name: hold.model_copy(update={"refused": refused.get(name)}) for name in chosen},
-            "reason": _decision(
-                f"rolled back {_listed(chosen)} to release {target.number}", hold.reason
-            ),
-        }
-    )
-    for group in sorted({groups[name] for name in chosen if name in groups}):
-        torn = _torn(group, release, manifest)
-        if torn:
-            raise GroupTornError(target.number, group, torn)
-    return release
-
-
-def _with_groups(names: set[str], newest: Release, target: Release) -> set[str]:
-    """``names`` and, of what ``target`` has, all that are or were in a group with one of them."""
-    found: set[str] = set()
-    more = set(names)
-    while more != found:
-        found = set(more)
-        for release in (newest, target):
-            groups = {release.groups[name] for name in found if name in release.groups}
-            more |= {name for name, group in release.groups.items() if group in groups}
-        more &= target.components.keys()
-    return found
-
-
-def _torn(
-    group: str, release: Release, manifest: Callable[[str, str], VersionManifest]
-) -> tuple[str, ...]:
-    """Why the members of a group would not be at one state, as far as they can be read."""
-    versions = {}
-    for name, theirs in release.groups.items():
-        if theirs == group:
-            with suppress(VersionUnreadableError):
-                versions[name] = manifest(name, release.components[name])
-    return disagreements(versions, release.components)
-
-
-def _check_released(components: Collection[str], release: Release) -> None:
-    for name in components:
-        if name not in release.components:
-            raise ComponentNotReleasedError(name, release.components)
