@@ -109,3 +109,43 @@ def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.Mon
         audit.record(AuditAction.RESUMED, who="ada@host")
     audit.record(AuditAction.HELD, who="ada@host")
     assert [line["action"] for line in lines(path)] == ["paused", "held"]
+
+
+def test_pages_go_back_through_every_file_and_repeat_no_line(tmp_path: Path) -> None:
+    audit = AuditLog(tmp_path / "audit.jsonl", max_bytes=1000)
+    for number in range(60):
+        audit.record(AuditAction.RELEASED, who="rebuilder/r1", release=number, long="é" * 50)
+    with (tmp_path / "audit.jsonl").open("ab") as file:
+        file.write(b"not ours\n\n")
+    kept = [line["release"] for line in audit.newest(1000)]
+    seen: list[int] = []
+    ids: set[str] = set()
+    before = None
+    while True:
+        page = audit.page(7, before=before)
+        seen += [line.fields["release"] for line in page.lines]
+        ids |= {line.id for line in page.lines}
+        if page.next is None:
+            break
+        before = page.next
+        if len(seen) == 14:  # lines that come meanwhile, and a file that gets the next number
+            for number in range(60, 70):
+                audit.record(AuditAction.RELEASED, who="r", release=number, long="é" * 50)
+    assert seen == kept[::-1][: len(seen)]
+    assert len(seen) == len(ids) > 30
+    assert audit.page(3, before="1-5").lines == (), "a file that is gone"
+    with pytest.raises(ValueError, match="names no line"):
+        audit.page(3, before="../../etc/passwd")
+
+
+def test_a_line_across_blocks_is_whole_and_one_without_an_end_is_not_kept_in_memory(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    audit = AuditLog(path)
+    for number in range(300):
+        audit.record(AuditAction.RELEASED, who="r", release=number, long="x" * (number * 7))
+    assert [line["release"] for line in audit.newest(300)] == list(range(300))
+    path.with_name("audit.jsonl.1").write_bytes(b"x" * 20_000_000)
+    assert len(audit.page(1000).lines) == 300
+    assert AuditLog(tmp_path / "none.jsonl").page(5).lines == ()

@@ -105,6 +105,8 @@ class Observation:
     rebuilds: RebuildCounts = RebuildCounts()
     results: tuple[RebuildResult, ...] = ()
     """What ended since the look before, oldest first."""
+    earlier: tuple[RebuildResult, ...] = ()
+    """What had ended when it was looked at first, of the last 24 hours, oldest first."""
     builds: Mapping[str, ComponentResult] = field(default_factory=dict)
     """By component: the last build that succeeded, of the last 24 hours and since."""
     freshness: Mapping[str, float] = field(default_factory=dict)
@@ -209,6 +211,7 @@ class Observer:
             complete=not facts.unknown and not failed,
             rebuilds=self._rebuilds.with_results(results, counted=not first),
             results=() if first else tuple(results),
+            earlier=tuple(results) if first else (),
             builds=dict(self._builds),
             freshness=freshness,
             releases=tuple(releases),

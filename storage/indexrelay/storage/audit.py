@@ -17,9 +17,13 @@ import errno
 import fcntl
 import json
 import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import IO, Any, Final, NamedTuple, Self
 
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.diagnostics import without_secrets
@@ -43,6 +47,11 @@ _OLDER_FILES: Final = 9
 _MOST_CHARACTERS: Final = 2000
 """Of one value."""
 _MOST_ITEMS: Final = 1000
+_BLOCK_BYTES: Final = 64 * 1024
+_MAX_LINE_BYTES: Final = 8 * 1024 * 1024
+"""Of `_MOST_ITEMS` values of `_MOST_CHARACTERS`, whatever they are."""
+_PAGE_BYTES: Final = 4 * 1024 * 1024
+"""Of lines that one page reads."""
 _LOCK_SECONDS: Final = 5.0
 """A line is written in microseconds: who holds the lock for so long was stopped."""
 _CLOCK: Final = SystemClock()
@@ -124,17 +133,51 @@ class AuditLog:
         Raises:
             OSError: the log is there, and cannot be read.
         """
-        found: list[dict[str, Any]] = []
+        lines = (line for _, raw in self._backwards(None) if (line := _read(raw)) is not None)
+        return [*islice(lines, most)][::-1]
+
+    def page(self, most: int, *, before: str | None = None) -> "AuditPage":
+        """At most so many lines, the newest first; reads no more of the files than that takes.
+
+        Args:
+            before: the `AuditPage.next` of the page before; ``None``: from the newest on. A file
+                that is gone meanwhile ends the pages.
+
+        Raises:
+            ValueError: ``before`` is none of ours.
+            OSError: the log is there, and cannot be read.
+        """
+        lines: list[AuditLine] = []
+        read, last = 0, before
+        for position, raw in self._backwards(None if before is None else _Position.of(before)):
+            if len(lines) == most or read > _PAGE_BYTES:
+                return AuditPage(lines=tuple(lines), next=last)
+            line, last = _read(raw), str(position)
+            read += len(raw)
+            if line is not None:
+                lines.append(AuditLine(id=last, fields=line))
+        return AuditPage(lines=tuple(lines), next=None)
+
+    def _backwards(self, before: "_Position | None") -> "Iterator[tuple[_Position, bytes]]":
+        """Each line and where it begins, the newest first."""
+        seen: set[int] = set()
         for path in (self._path, *map(self._numbered, range(1, _OLDER_FILES + 1))):
             try:
-                lines = path.read_bytes().splitlines()
+                file = path.open("rb")
             except FileNotFoundError:
                 continue
-            read = [line for raw in lines if (line := _read(raw)) is not None]
-            found = [*read, *found]
-            if len(found) >= most:
-                break
-        return found[-most:]
+            with file:
+                found = os.fstat(file.fileno())
+                if found.st_ino in seen:  # it was given the next number since
+                    continue
+                seen.add(found.st_ino)
+                end = found.st_size
+                if before is not None:
+                    if found.st_ino != before.file:
+                        continue
+                    end, before = min(end, before.offset), None
+                for offset, raw in _lines_before(file, end):
+                    yield _Position(found.st_ino, offset), raw
 
     def _append(self, line: bytes) -> None:
         make_private_folder(self._path.parent)
@@ -175,6 +218,60 @@ class AuditLog:
 
     def _numbered(self, number: int) -> Path:
         return self._path.with_name(f"{self._path.name}.{number}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditLine:
+    """One line as it stands in the log."""
+
+    id: str
+    """Where it stands; no other line has it."""
+    fields: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditPage:
+    """Lines that follow each other, the newest first."""
+
+    lines: tuple[AuditLine, ...]
+    next: str | None
+    """For `AuditLog.page`: the lines before these; ``None``: there are none."""
+
+
+class _Position(NamedTuple):
+    """Where a line begins: a file keeps its number of the file system when it gets another name."""
+
+    file: int
+    offset: int
+
+    @classmethod
+    def of(cls, text: str) -> "_Position":
+        """Raises ValueError: it is none."""
+        if not re.fullmatch(r"[0-9]{1,20}-[0-9]{1,12}", text):
+            raise ValueError("it names no line of the audit log")
+        file, offset = text.split("-")
+        return cls(int(file), int(offset))
+
+    def __str__(self) -> str:
+        return f"{self.file}-{self.offset}"
+
+
+def _lines_before(file: IO[bytes], end: int) -> Iterator[tuple[int, bytes]]:
+    """The lines that begin before ``end``, the last first, read block by block."""
+    begun = b""
+    while end > 0:
+        start = max(0, end - _BLOCK_BYTES)
+        file.seek(start)
+        first, *whole = (file.read(end - start) + begun).split(b"\n")
+        offset, found = start + len(first) + 1, list[tuple[int, bytes]]()
+        for line in whole:
+            found.append((offset, line))
+            offset += len(line) + 1
+        yield from ((at, line) for at, line in reversed(found) if line)
+        # It may have begun in the block before; none of ours is longer than that.
+        begun, end = (first if len(first) <= _MAX_LINE_BYTES else b""), start
+    if begun:
+        yield 0, begun
 
 
 def _read(raw: bytes) -> dict[str, Any] | None:

@@ -126,13 +126,18 @@ class HistoricalVersion(BaseModel):
     """``None``: it is corrupt, or garbage collected."""
 
 
-def release_history(store: ArtifactStore, *, most: int) -> list[ReleaseFacts]:
+def release_history(
+    store: ArtifactStore, *, most: int, before: int | None = None
+) -> list[ReleaseFacts]:
     """At most ``most`` releases, the newest first.
+
+    Args:
+        before: only those below this number; ``None``: all.
 
     Raises:
         StoreAccessError: the store cannot be read.
     """
-    numbers = store.release_numbers()
+    numbers = [each for each in store.release_numbers() if before is None or each < before]
     found = []
     for position, each in enumerate(numbers[:most]):
         try:

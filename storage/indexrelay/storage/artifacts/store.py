@@ -395,17 +395,7 @@ class ArtifactStore:
             ReleaseNotWholeError: what it named is not intact any more.
             GroupTornError: a group would not be whole, because ``to`` does not have all of it.
         """
-        target = self.release(to)
-        named = set(target.components if components is None else components)
-        hold = self._hold(reason)
-        back = partial(
-            rolled_back,
-            target=target,
-            named=named,
-            hold=hold,
-            refused=refused or {},
-            manifest=self.version,
-        )
+        back = self._rollback(to, reason=reason, components=components, refused=refused or {})
 
         def changed(newest: Release) -> Release | None:
             return back(newest) if decided_on in (None, newest.number) else None
@@ -414,6 +404,50 @@ class ArtifactStore:
             return self._change(changed)
         except (VersionUnreadableError, BlobMissingError, BlobCorruptError) as error:
             raise ReleaseNotWholeError(to, error) from error
+
+    def preview_rollback(
+        self, to: int, *, reason: str, components: Collection[str] | None = None
+    ) -> tuple[Release, Release]:
+        """The newest release, and what `rollback` would commit now, which is not committed.
+
+        Every version that it would add was opened, as for the commit. Its digest is not filled in.
+
+        Raises:
+            NothingReleasedError: there is no release.
+            ReleaseUnreadableError, ComponentNotReleasedError, ReleaseNotWholeError,
+                GroupTornError: as `rollback`.
+        """
+        back = self._rollback(to, reason=reason, components=components, refused={})
+        newest = self._releases.newest()
+        if newest is None:
+            raise NothingReleasedError
+        try:
+            changed = back(newest)
+            for component, version_id in changed.components.items() - newest.components.items():
+                self._versions.open(component, version_id)
+        except (VersionUnreadableError, BlobMissingError, BlobCorruptError) as error:
+            raise ReleaseNotWholeError(to, error) from error
+        update = {"number": self._releases.next_number(), "previous": newest.number, "by": ""}
+        return newest, changed.model_copy(update=update)
+
+    def _rollback(
+        self,
+        to: int,
+        *,
+        reason: str,
+        components: Collection[str] | None,
+        refused: Mapping[str, str],
+    ) -> Callable[[Release], Release]:
+        """What makes the next release of the newest one."""
+        target = self.release(to)
+        return partial(
+            rolled_back,
+            target=target,
+            named=set(target.components if components is None else components),
+            hold=self._hold(reason),
+            refused=refused,
+            manifest=self.version,
+        )
 
     def follow(self, number: int, change: Callable[[Release], Release]) -> Release | None:
         """Commit what ``change`` makes of release ``number``; ``None``: it is the newest no more.
