@@ -183,3 +183,15 @@ def _how_built(facts: Mapping[str, PartFacts]) -> dict[str, Any]:
     else:
         reason = "; ".join(f"{name} {how}: {why}" for name, (how, why) in found.items())
     return {"mode": mode, "reason": reason}
+
+
+def halves_of(
+    manifest: VersionManifest,
+) -> Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """Details and parameters of each half of a search component; else, unnamed, its own."""
+    parts = manifest.details.get(PARTS)
+    if not isinstance(parts, Mapping):
+        return {"": (manifest.details, manifest.parameters)}
+    return {
+        name: (part["details"], manifest.parameters.get(name, {})) for name, part in parts.items()
+    }

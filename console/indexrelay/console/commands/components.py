@@ -6,7 +6,6 @@ The page of one component shows why its index is what it is (what was tried, wha
 checks, its files and the versions before it.
 """
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final
 
@@ -15,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from indexrelay.components.search.parts import halves_of
 from indexrelay.console import figures
 from indexrelay.console.commands import Config, Json, Reason, alone, component_names
 from indexrelay.console.commands.rebuild import rebuild
@@ -43,7 +43,11 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.parameter_files import named
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import VersionManifest
-from indexrelay.storage.artifacts.history import HistoricalVersion, version_history
+from indexrelay.storage.artifacts.history import (
+    HistoricalVersion,
+    checked_files,
+    version_history,
+)
 
 log = get_logger(__name__)
 _BY_HAND: Final = "by hand"
@@ -293,18 +297,6 @@ def _facts(released: ReleasedVersion) -> Table:
     return facts_table({key: value for key, value in facts.items() if value})
 
 
-def halves_of(
-    manifest: VersionManifest,
-) -> Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """Details and parameters of each half of a search component; else, unnamed, its own."""
-    parts = manifest.details.get("parts")
-    if not isinstance(parts, Mapping):
-        return {"": (manifest.details, manifest.parameters)}
-    return {
-        name: (part["details"], manifest.parameters.get(name, {})) for name, part in parts.items()
-    }
-
-
 def decision_page(
     details: Mapping[str, Any], parameters: Mapping[str, Any]
 ) -> Iterator[RenderableType]:
@@ -421,24 +413,6 @@ def _checks(manifest: VersionManifest) -> Sheet:
             check.detail or file,
         )
     return sheet
-
-
-def checked_files(manifest: VersionManifest) -> list[str]:
-    """For each check the file that it concerns, or nothing.
-
-    Files of equal content are one blob with a check for each, in the order of their names.
-    """
-    names: defaultdict[str, list[str]] = defaultdict(list)
-    for name, blob in sorted(manifest.files.items()):
-        names[blob.digest].append(name)
-    seen: Counter[tuple[str, str]] = Counter()
-    found = []
-    for check in manifest.checks:
-        these = names.get(check.blob or "", [""])
-        nth = seen[check.name, check.blob or ""]
-        seen[check.name, check.blob or ""] += 1
-        found.append(these[min(nth, len(these) - 1)])
-    return found
 
 
 def _files(manifest: VersionManifest) -> Sheet:

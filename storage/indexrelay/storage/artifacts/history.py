@@ -7,6 +7,7 @@ rollback served again is there twice. A list names an unreadable release; elsewh
 """
 
 import contextlib
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -211,6 +212,24 @@ def version_history(store: ArtifactStore, component: str) -> list[HistoricalVers
         )
         for (last, version), (first, _) in ((run[0], run[-1]) for run in runs)
     ]
+
+
+def checked_files(manifest: VersionManifest) -> list[str]:
+    """For each check the file that it concerns, or nothing.
+
+    Files of equal content are one blob with a check for each, in the order of their names.
+    """
+    names: defaultdict[str, list[str]] = defaultdict(list)
+    for name, blob in sorted(manifest.files.items()):
+        names[blob.digest].append(name)
+    seen: Counter[tuple[str, str]] = Counter()
+    found = []
+    for check in manifest.checks:
+        these = names.get(check.blob or "", [""])
+        nth = seen[check.name, check.blob or ""]
+        seen[check.name, check.blob or ""] += 1
+        found.append(these[min(nth, len(these) - 1)])
+    return found
 
 
 def _facts(release: Release, previous: Release | None) -> ReleaseFacts:

@@ -1,7 +1,7 @@
 """`components show` names the file that each check concerns."""
 
-from indexrelay.console.commands.components import checked_files
 from indexrelay.schemas.versions import BlobRef, Check
+from indexrelay.storage.artifacts.history import checked_files
 from tests.health.healthy_facts import manifest
 
 
