@@ -89,13 +89,19 @@ class Decisions:
         return release, lifted
 
     def rollback(
-        self, to: int, *, reason: str, components: Collection[str] | None = None
+        self,
+        to: int,
+        *,
+        reason: str,
+        components: Collection[str] | None = None,
+        decided_on: int | None = None,
     ) -> Release:
-        """Serve again what an earlier release served, and hold it.
-
-        Raises as `ArtifactStore.rollback`.
+        """Serve again what an earlier release served, and hold it; its arguments are those of
+        `ArtifactStore.rollback`, and it raises what that does.
         """
-        rolled = self.store.rollback(to, reason=reason, components=components)
+        rolled = self.store.rollback(
+            to, reason=reason, components=components, decided_on=decided_on
+        )
         self._announce(rolled)
         self._record(
             AuditAction.ROLLED_BACK,

@@ -49,6 +49,7 @@ from indexrelay.storage.artifacts import (
     BlobCorruptError,
     BlobMissingError,
     GroupTornError,
+    ReleaseExistsError,
     ReleaseNotWholeError,
     VersionUnreadableError,
 )
@@ -452,9 +453,16 @@ class Rollout:
             for each, version in release.components.items()
             if (definition := self._definition(each, version)) is not None
         }
-        taken = self._store.rollback(
-            target, reason=why, components=[name], refused=definitions, decided_on=release.number
-        )
+        try:
+            taken = self._store.rollback(
+                target,
+                reason=why,
+                components=[name],
+                refused=definitions,
+                decided_on=release.number,
+            )
+        except ReleaseExistsError:  # the next look decides on that one
+            return None
         if taken.number == release.number or name not in taken.holds:
             return None
         _log.error("release.rolled_back", release=taken.number, component=name, reason=why)

@@ -97,6 +97,11 @@ def visible(text: str) -> str:
     return "".join(each if each.isprintable() else _code(ord(each)) for each in text)
 
 
+def shown(text: str, most: int = MAX_ERROR) -> str:
+    """Text that anybody may have written, for people: shortened, and visible line by line."""
+    return "\n".join(visible(line) for line in shortened(text, most).expandtabs(4).split("\n"))
+
+
 def _code(point: int) -> str:
     if point < 0x100:
         return f"\\x{point:02x}"

@@ -74,7 +74,11 @@ class AuditAction(StrEnum):
     DELETED = "deleted"
     """A collection, with its entries; a dead letter; or what a person cleaned up: releases,
     versions and blobs of the artifacts, and backups."""
+    RETRIED = "retried"
+    """A dead letter was read again."""
     BACKED_UP = "backed_up"
+    VERIFIED = "verified"
+    """A backup was read to its end, and is whole."""
     RESTORED = "restored"
     LOGGED_IN = "logged_in"
     """To the admin page."""

@@ -185,8 +185,10 @@ def versions_of(store: ArtifactStore, release: Release) -> dict[str, VersionFact
     }
 
 
-def version_history(store: ArtifactStore, component: str) -> list[HistoricalVersion]:
-    """At most `MOST_VERSIONS`, from the newest release backwards.
+def version_history(
+    store: ArtifactStore, component: str, *, most: int = MOST_VERSIONS
+) -> list[HistoricalVersion]:
+    """At most ``most``, from the newest release backwards.
 
     Raises:
         StoreAccessError: the store cannot be read.
@@ -198,7 +200,7 @@ def version_history(store: ArtifactStore, component: str) -> list[HistoricalVers
             continue
         if runs and runs[-1][0][1] == version:
             runs[-1].append((release, version))
-        elif len(runs) == MOST_VERSIONS:
+        elif len(runs) == most:
             break
         else:
             runs.append([(release, version)])

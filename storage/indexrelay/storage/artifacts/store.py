@@ -386,19 +386,22 @@ class ArtifactStore:
             components: only these, and the others of their groups; ``None``: all that ``to`` names.
             refused: by component, the definition of the version that readers refused; ``None``: a
                 person goes back.
-            decided_on: the release that this follows from: where another one is the newest by now,
-                nothing is done, and that one is returned. ``None``: whichever is.
+            decided_on: the release that this follows from; ``None``: whichever is the newest.
 
         Raises:
             ReleaseUnreadableError: ``to`` is missing (it may have been removed) or corrupt.
             ComponentNotReleasedError: ``to`` does not have one of ``components``.
             ReleaseNotWholeError: what it named is not intact any more.
             GroupTornError: a group would not be whole, because ``to`` does not have all of it.
+            ReleaseExistsError: another release than ``decided_on`` is the newest by now; nothing
+                was done.
         """
         back = self._rollback(to, reason=reason, components=components, refused=refused or {})
 
-        def changed(newest: Release) -> Release | None:
-            return back(newest) if decided_on in (None, newest.number) else None
+        def changed(newest: Release) -> Release:
+            if decided_on is not None and newest.number != decided_on:
+                raise ReleaseExistsError(decided_on + 1, next_number=self.next_number())
+            return back(newest)
 
         try:
             return self._change(changed)

@@ -186,6 +186,23 @@ class DeadLetters:
             rows = connection.execute(select(*columns).order_by(dead_letters.c.id))
             return [DeadLetterHeader(**row) for row in rows.mappings()]
 
+    def newest(self, *, most: int, before: int | None = None, raw_bytes: int) -> list[DeadLetter]:
+        """At most ``most`` of them, the newest first, with the first ``raw_bytes`` of each.
+
+        Args:
+            before: only those of a lower id; ``None``: all.
+        """
+        columns = (
+            *(each for each in dead_letters.c if each.name not in ("raw", "size")),
+            func.substr(dead_letters.c.raw, 1, raw_bytes).label("raw"),
+            _SIZE.label("size"),
+        )
+        chosen = select(*columns).order_by(dead_letters.c.id.desc()).limit(most)
+        if before is not None:
+            chosen = chosen.where(dead_letters.c.id < before)
+        with self._database.read() as connection:
+            return [_letter(row) for row in connection.execute(chosen)]
+
     def count(self) -> int:
         """How many there are."""
         with self._database.read() as connection:
