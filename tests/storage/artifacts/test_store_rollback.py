@@ -11,6 +11,7 @@ from indexrelay.storage.artifacts import (
     ComponentNotReleasedError,
     GroupTornError,
     NothingReleasedError,
+    ReleaseExistsError,
     ReleaseNotWholeError,
     ReleaseUnreadableError,
 )
@@ -224,3 +225,36 @@ def test_a_release_from_elsewhere_is_for_everyone_whoever_tried_it_there(
             hold=False,
             reason="of which nothing is here",
         )
+
+
+def test_a_preview_says_what_the_rollback_then_does_and_commits_nothing(
+    store: ArtifactStore, versions: list[str]
+) -> None:
+    with pytest.raises(ReleaseUnreadableError):
+        store.preview_rollback(1, reason="none yet")
+    make_release(store, voyager=versions[0])
+    make_release(store, voyager=versions[1])
+    newest, previewed = store.preview_rollback(1, reason="bad songs")
+    assert (newest.number, store.release_numbers()) == (2, [2, 1])
+    done = store.rollback(1, reason="bad songs")
+    told = ("number", "previous", "components", "groups", "reason", "canary")
+    assert {key: getattr(previewed, key) for key in told} == {
+        key: getattr(done, key) for key in told
+    }
+    assert previewed.holds.keys() == done.holds.keys() == {"voyager"}
+    make_release(store, voyager=versions[2])
+    (blob,) = store.version("voyager", versions[0]).files.values()
+    store.blob(blob).unlink()
+    with pytest.raises(ReleaseNotWholeError):
+        store.preview_rollback(1, reason="its file is gone")
+
+
+def test_a_rollback_that_follows_from_an_older_release_is_refused(
+    store: ArtifactStore, versions: list[str]
+) -> None:
+    for version in versions:
+        make_release(store, voyager=version)
+    with pytest.raises(ReleaseExistsError):
+        store.rollback(1, reason="as release 2 was", decided_on=2)
+    assert store.release_numbers() == [3, 2, 1]
+    assert store.rollback(1, reason="as release 3 was", decided_on=3).number == 4

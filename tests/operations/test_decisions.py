@@ -1,0 +1,101 @@
+"""What people decide: committed, announced, and in the audit log under their name."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+
+from indexrelay.operations.decisions import Decisions
+from indexrelay.schemas.messages import Event, ReleasePublished
+from indexrelay.schemas.settings import Settings
+from indexrelay.storage.artifacts import ArtifactStore, ComponentNotReleasedError
+from indexrelay.storage.audit import AuditLog
+from indexrelay.storage.catalog import Catalog
+from indexrelay.streams import Connection, Keys
+from indexrelay.streams.consumer import deliveries_of, entries_in
+from tests.storage.artifacts.samples import make_release, make_version
+
+
+class Installed:
+    """A store, a catalog and a server, and one person."""
+
+    def __init__(self, folder: Path) -> None:
+        self.settings = Settings.model_validate({"data_dir": folder})
+        self.store = ArtifactStore.of(self.settings, by="admin/ada")
+        self.catalog = Catalog.open(self.settings.catalog_url)
+        self.redis = fakeredis.FakeRedis()
+        self.is_away = False
+        self.asked: list[str] = []
+        self.decisions = Decisions(
+            settings=self.settings,
+            store=self.store,
+            catalog=lambda: self.catalog,
+            connection=self.connect,
+            who="admin/ada",
+            source="test",
+            ask=self.asked.append,
+        )
+
+    def connect(self) -> Connection:
+        if self.is_away:
+            raise ConnectionError("away")
+        return Connection(commands=self.redis, blocking=self.redis)
+
+    def announced(self) -> list[int]:
+        """The releases that readers hear of."""
+        reply = self.redis.xread({Keys(self.settings.namespace).reloads: b"0"})
+        data = [Event.from_bytes(each.raw or b"").data for each in deliveries_of(entries_in(reply))]
+        return [each.release for each in data if isinstance(each, ReleasePublished)]
+
+    def audited(self) -> list[tuple[str, str, str | None]]:
+        return [
+            (line["action"], line["who"], line.get("subject"))
+            for line in AuditLog.of(self.settings).newest(100)
+        ]
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Iterator[Installed]:
+    installed = Installed(tmp_path)
+    yield installed
+    installed.catalog.close()
+
+
+def test_a_hold_a_lift_and_a_rollback_are_announced_and_kept_under_a_name(
+    installed: Installed,
+) -> None:
+    store, decisions = installed.store, installed.decisions
+    versions = [make_version(store, "maps", b"%d" % number) for number in range(2)]
+    for version in versions:
+        make_release(store, maps=version)
+    assert decisions.hold(["maps"], reason="good enough").by == "admin/ada"
+    release, lifted = decisions.lift(["maps"], reason="go on")
+    assert (release.number, lifted) == (4, ["maps"])
+    assert decisions.lift(["maps"], reason="again")[1] == []
+    assert decisions.rollback(1, reason="bad maps").components == {"maps": versions[0]}
+    assert installed.announced() == [3, 4, 5]
+    assert installed.asked == ["lifted maps"]
+    assert installed.audited() == [
+        ("held", "admin/ada", "maps"),
+        ("lifted", "admin/ada", "maps"),
+        ("rolled_back", "admin/ada", "release 1"),
+    ]
+
+
+def test_a_pause_and_its_end_are_kept_and_what_fails_leaves_no_line(installed: Installed) -> None:
+    make_release(installed.store, maps=make_version(installed.store, "maps", b"0"))
+    installed.decisions.pause(["maps"], reason="for now")
+    assert installed.catalog.attempts.paused()["maps"].reason == "for now"
+    assert installed.decisions.resume(["maps"]) == ["maps"]
+    assert installed.decisions.resume(["maps"]) == []
+    with pytest.raises(ComponentNotReleasedError):
+        installed.decisions.hold(["other"], reason="never was")
+    assert [action for action, *_ in installed.audited()] == ["paused", "resumed"]
+
+
+def test_a_decision_stands_where_nobody_can_be_told(installed: Installed) -> None:
+    make_release(installed.store, maps=make_version(installed.store, "maps", b"0"))
+    installed.is_away = True
+    assert installed.decisions.hold(["maps"], reason="good").number == 2
+    assert installed.audited() == [("held", "admin/ada", "maps")]
