@@ -217,7 +217,10 @@ function View({ route, state, me }) {
     return html`<${PageHead} title="No such page" />
       <p>There is nothing at this address. <a href=${link("overview")}>Go to the overview</a>.</p>`;
   }
-  if (drawn.name !== view.name) return html`<${PageHead} title=${view.title} /><${Skeleton} rows=${6} />`;
+  // A view may count on the state: until the first one is here there is only its place.
+  if (drawn.name !== view.name || (state === null && !drawn.error)) {
+    return html`<${PageHead} title=${view.title} /><${Skeleton} rows=${6} />`;
+  }
   if (drawn.error) {
     const error = { title: "This view could not be loaded", message: "the service may be starting again" };
     return html`<${PageHead} title=${view.title} /><${ErrorNote} error=${error} retry=${load} />`;

@@ -201,6 +201,21 @@ export function Text({ value, limit = 300, lines = false, mono = false }) {
   return html`<span class=${names} dir="auto">${clean(value, limit, lines)}</span>`;
 }
 
+/** Text that may be long: a few lines of it, and the rest on demand. */
+export function Clip({ value, limit = 4000, lines = false }) {
+  const [open, setOpen] = useState(false);
+  const text = clean(value, limit, lines);
+  if (text.length <= CLIPPED) return html`<${Text} value=${value} limit=${limit} lines=${lines} />`;
+  return html`<span class=${`clip ${open ? "open" : ""}`}>
+    <${Text} value=${value} limit=${limit} lines=${lines} />
+    <button type="button" class="more" aria-expanded=${open ? "true" : "false"} onClick=${() => setOpen(!open)}>
+      ${open ? "Show less" : "Show all"}
+    </button>
+  </span>`;
+}
+
+const CLIPPED = 160;
+
 /** A digest or a long id: its beginning, whole on hover and for who copies it. */
 export function Id({ value, length = 10 }) {
   if (value === null || value === undefined) return none;

@@ -28,7 +28,7 @@ export function Action({ me, label, about, blocked, danger = false, small = fals
     <${Button}
       tone=${small ? "plain small" : "plain"}
       icon=${icon}
-      title=${why || null}
+      title=${why || undefined}
       aria-disabled=${why ? "true" : null}
       aria-haspopup="dialog"
       onClick=${() => why || setOpen(true)}

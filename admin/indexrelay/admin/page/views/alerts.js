@@ -17,15 +17,16 @@ const COLUMNS = [
     key: "sentence",
     title: "What, and what to do",
     wide: true,
-    cell: (each) => html`<p><${Text} value=${each.sentence} limit=${400} /></p><p class="advice"><${Text} value=${each.advice} limit=${400} /></p>`,
+    cell: (each) => html`<p><${Text} value=${each.sentence} limit=${600} /></p><p class="advice"><${Text} value=${each.advice} limit=${600} /></p>`,
   },
-  { key: "labels", title: "About", cell: (each) => html`<${Labels} labels=${each.labels ?? {}} />` },
+  { key: "labels", title: "About", cell: aboutOf },
 ];
 
 /** What it is about; a component is a link to its page. */
-function Labels({ labels }) {
+function aboutOf({ labels }) {
   const { component, severity, namespace, ...others } = labels;
   const pairs = Object.entries(others);
+  if (!component && !pairs.length) return null;
   return html`<ul class="bare-list">
     ${component && html`<li><a href=${link("components", component)}><${Text} value=${component} limit=${80} /></a></li>`}
     ${pairs.map(([label, value]) => html`<li key=${label}><span class="note">${clean(label, 40)}</span> <${Text} value=${value} limit=${80} /></li>`)}
@@ -59,5 +60,5 @@ export function AlertsView({ state }) {
 }
 
 function keyOf({ name, labels }) {
-  return `${name} ${JSON.stringify(labels ?? {})}`;
+  return `${name} ${JSON.stringify(labels)}`;
 }

@@ -1,6 +1,6 @@
 // Audit: who had what done on this host, the newest first.
 
-import { Age, clean, Empty, html, link, Loaded, PageHead, Stamp, Table, Text } from "../parts.js";
+import { Age, clean, Clip, Empty, html, link, Loaded, PageHead, Stamp, Table, Text } from "../parts.js";
 import { More, usePages } from "./pages.js";
 
 const WORDS = {
@@ -18,16 +18,16 @@ const WORDS = {
 };
 
 const COLUMNS = [
-  { key: "time", title: "When", cell: (each) => html`<${Age} at=${each.time} /><small><${Stamp} at=${each.time} /></small>` },
+  { key: "time", title: "When", cell: (each) => html`<${Stamp} at=${each.time} /><small><${Age} at=${each.time} /></small>` },
   { key: "who", title: "Who", cell: (each) => html`<${Text} value=${each.who} limit=${80} />` },
   { key: "action", title: "What", cell: (each) => WORDS[each.action] ?? clean(String(each.action).replaceAll("_", " "), 60) },
-  { key: "subject", title: "Of what", cell: (each) => html`<${Text} value=${each.subject ?? ""} limit=${120} />` },
-  { key: "release", title: "Release", cell: ({ fields }) => typeof fields?.release === "number" && html`<a href=${link("releases", fields.release)}>${fields.release}</a>` },
-  { key: "reason", title: "Why", wide: true, cell: ({ fields }) => html`<${Text} value=${fields?.reason ?? ""} limit=${240} />` },
-  { key: "more", title: "More", cell: ({ fields = {} }) => html`<${Rest} fields=${fields} />` },
+  { key: "subject", title: "Of what", wide: true, cell: (each) => each.subject && html`<${Clip} value=${each.subject} />` },
+  { key: "release", title: "Release", cell: ({ fields }) => typeof fields.release === "number" && html`<a href=${link("releases", fields.release)}>${fields.release}</a>` },
+  { key: "reason", title: "Why", cell: ({ fields }) => fields.reason && html`<${Clip} value=${fields.reason} />` },
+  { key: "more", title: "More", cell: restOf },
 ];
 
-function Rest({ fields }) {
+function restOf({ fields }) {
   const rest = Object.entries(fields).filter(([key]) => key !== "reason" && key !== "release");
   if (!rest.length) return null;
   return html`<details>
@@ -49,7 +49,7 @@ export function AuditView() {
           columns=${COLUMNS}
           rows=${rows}
           rowKey=${(each) => each.id}
-          filter=${(each) => `${each.who} ${WORDS[each.action] ?? each.action} ${each.subject ?? ""} ${each.fields?.reason ?? ""}`}
+          filter=${(each) => `${each.who} ${WORDS[each.action] ?? each.action} ${each.subject ?? ""} ${each.fields.reason ?? ""}`}
         />
         <${More} pages=${pages} label="Show older lines" />
       `}

@@ -1,6 +1,6 @@
 // Backups: how old the newest is, what is in each, a new one, and whether one is sound.
 
-import { Age, api, Badge, bytes, Check, Empty, Facts, html, Loaded, none, number, PageHead, Panel, Progress, State, Table, Text, duration, useEffect, useLoad, useMemo, useState } from "../parts.js";
+import { Age, api, Badge, bytes, Check, Clip, Empty, Facts, html, Id, Loaded, none, number, PageHead, Panel, Progress, State, Table, Text, duration, useEffect, useLoad, useMemo, useState } from "../parts.js";
 import { Action } from "./action.js";
 import { Problems } from "./problems.js";
 
@@ -68,17 +68,17 @@ function Newest({ found }) {
 
 function columnsOf(me, running, reload) {
   return [
-    { key: "id", title: "Backup", sort: (each) => each.id, cell: (each) => html`<${Text} value=${each.id} limit=${60} />` },
+    { key: "id", title: "Backup", sort: (each) => each.id, cell: (each) => html`<${Id} value=${each.id} length=${24} />` },
     { key: "begun_at", title: "Made", sort: (each) => each.begun_at, cell: (each) => html`<${Age} at=${each.begun_at} />` },
     { key: "release", title: "Release", align: "end", sort: (each) => each.release, cell: (each) => number(each.release) },
     { key: "components", title: "Components", align: "end", cell: (each) => each.error ? none : number(each.components.length) },
-    { key: "catalog", title: "Catalog", cell: (each) => (each.catalog === null ? none : each.catalog ? "in it" : "not in it") },
+    { key: "catalog", title: "Catalog", cell: (each) => (each.catalog === null ? none : each.catalog ? "Included" : "Left out") },
     { key: "bytes", title: "Size", align: "end", sort: (each) => each.bytes, cell: (each) => bytes(each.bytes) },
     {
       key: "sound",
       title: "Sound",
       wide: true,
-      cell: (each) => html`${each.error ? html`<${Badge} tone="bad" icon="bad">Cannot be read<//> <small><${Text} value=${each.error} limit=${240} /></small>` : verifiedOf(each.verified)} ${each.encrypted && html`<${Badge} icon="lock">Encrypted<//>`}`,
+      cell: (each) => html`<span class="badges">${verdictOf(each)}${each.encrypted && html`<${Badge} icon="lock">Encrypted<//>`}</span>${detailOf(each)}`,
     },
     {
       key: "act",
@@ -100,11 +100,15 @@ function columnsOf(me, running, reload) {
   ];
 }
 
-function verifiedOf(verified) {
-  if (!verified) return html`<span class="note">not verified from here yet</span>`;
-  return verified.ok
-    ? html`<${Badge} tone="ok" icon="check">Verified<//> <small><${Age} at=${verified.at} /></small>`
-    : html`<${Badge} tone="bad" icon="bad">Not sound<//> <small><${Text} value=${verified.detail} limit=${300} /></small>`;
+function verdictOf({ error, verified }) {
+  if (error) return html`<${Badge} tone="bad" icon="bad">Cannot be read<//>`;
+  if (!verified) return html`<${Badge}>Not verified from here<//>`;
+  return verified.ok ? html`<${Badge} tone="ok" icon="check">Verified<//>` : html`<${Badge} tone="bad" icon="bad">Not sound<//>`;
+}
+
+function detailOf({ error, verified }) {
+  if (error) return html`<small><${Clip} value=${error} /></small>`;
+  return verified && html`<small><${Age} at=${verified.at} />: <${Clip} value=${verified.detail} /></small>`;
 }
 
 function MakeOne({ me, running, release, onDone }) {

@@ -11,13 +11,17 @@ const COLUMNS = [
     title: "Change",
     cell: ({ change, redefined, back }) => html`<${Badge} tone=${SIGNS[change]?.[0]}>${SIGNS[change]?.[1] ?? clean(change, 40)}<//>${redefined && html`<small>other settings</small>`}${back && html`<small>an earlier version</small>`}`,
   },
-  { key: "entries", title: "Entries", align: "end", cell: ({ before, after }) => moved(before?.entries, after?.entries, number) },
-  { key: "bytes", title: "Size", align: "end", cell: ({ before, after }) => moved(before?.bytes, after?.bytes, bytes) },
+  {
+    key: "entries",
+    title: "Entries",
+    align: "end",
+    cell: ({ before, after }) => html`${moved(before?.entries, after?.entries, number)}<small>${moved(before?.bytes, after?.bytes, bytes)}</small>`,
+  },
   { key: "covers", title: "Covers", cell: ({ before, after }) => html`<${CoversMoved} before=${before?.covers ?? {}} after=${after?.covers ?? {}} />` },
   {
     key: "version",
     title: "Version",
-    cell: ({ before, after }) => html`${before && html`<${Id} value=${before.version} />`}${before && after && " → "}${after && html`<${Id} value=${after.version} />`}
+    cell: ({ before, after }) => html`<span>${before && html`<${Id} value=${before.version} />`}${before && after && " → "}${after && html`<${Id} value=${after.version} />`}</span>
       ${after?.built_at && html`<small>built <${Age} at=${after.built_at} /></small>`}`,
   },
 ];
@@ -47,10 +51,10 @@ export function Names({ names }) {
   return names.map((name, place) => html`<span key=${name}>${place > 0 && ", "}<a href=${link("components", name)}><${Text} value=${name} limit=${60} /></a></span>`);
 }
 
-/** @param changes {before, after, components, same, held, lifted, regrouped}. */
-export function Changes({ changes }) {
+/** @param changes {before, after, components, same, held, lifted, regrouped}; `holds`: whether those that came are named. */
+export function Changes({ changes, holds = true }) {
   const rows = useMemo(() => Object.entries(changes.components ?? {}).map(([name, each]) => ({ name, ...each })), [changes]);
-  const held = Object.entries(changes.held ?? {});
+  const held = holds ? Object.entries(changes.held ?? {}) : [];
   const regrouped = Object.entries(changes.regrouped ?? {});
   const { lifted = [], same = [] } = changes;
   return html`

@@ -4,7 +4,7 @@
 // What changes from second to second comes with the state; the rest is asked for again when the
 // released version or a decision about it changes.
 
-import { Age, api, Badge, bytes, Check, clean, duration, Empty, Facts, go, html, Id, link, Loaded, millis, number, PageHead, Panel, percent, shortId, Stamp, Table, Text, useLoad, useMemo, useState } from "../parts.js";
+import { Age, api, Badge, bytes, Check, clean, Clip, duration, Empty, Facts, go, html, Id, link, Loaded, millis, number, PageHead, Panel, percent, shortId, Stamp, Table, Text, useLoad, useMemo, useState } from "../parts.js";
 import { Action } from "./action.js";
 import { Building, Condition, Covers, isCalm, kindOf } from "./condition.js";
 import { Front } from "./front.js";
@@ -202,7 +202,7 @@ const CHECKS = [
   { key: "passed", title: "Result", cell: passedOf },
   { key: "measured", title: "Measured", align: "end", cell: (each) => measured(each.name, each.measured) },
   { key: "limit", title: "Limit", align: "end", cell: (each) => measured(each.name, each.limit) },
-  { key: "detail", title: "Detail", wide: true, cell: (each) => html`<${Text} value=${each.detail || each.file || ""} />` },
+  { key: "detail", title: "Detail", wide: true, cell: ({ detail, file }) => (detail || file) && html`<${Clip} value=${detail || file} />` },
 ];
 
 /** A row for each check; files that read back as they were written are one row together. */
@@ -237,7 +237,7 @@ function Versions({ me, name, versions }) {
   const [chosen, choose] = useState([]);
   const columns = useMemo(
     () => [
-      { key: "id", title: "Version", cell: (each) => html`<${Id} value=${each.id} /> ${each.released && html`<${Badge} tone="ok" icon="check">Released<//>`}` },
+      { key: "id", title: "Version", cell: (each) => html`<${Id} value=${each.id} /> ${each.released && html`<${Badge} tone="ok" icon="check">Released<//>`}<small>${releasesOf(each)}</small>` },
       {
         key: "chosen",
         title: "Compare",
@@ -248,18 +248,15 @@ function Versions({ me, name, versions }) {
           onChange=${() => choose((before) => (each.chosen ? before.filter((key) => key !== each.key) : [...before, each.key].slice(-2)))}
         />`,
       },
-      { key: "releases", title: "Releases", align: "end", cell: releasesOf },
-      { key: "created_at", title: "Built", cell: (each) => html`<${Age} at=${each.created_at} />` },
-      { key: "entries", title: "Entries", align: "end", cell: (each) => number(each.entries) },
-      { key: "bytes", title: "Size", align: "end", cell: (each) => bytes(each.bytes) },
-      { key: "build_seconds", title: "Built in", align: "end", cell: (each) => duration(each.build_seconds) },
+      { key: "created_at", title: "Built", cell: (each) => html`<${Age} at=${each.created_at} /><small>in ${duration(each.build_seconds)}</small>` },
+      { key: "entries", title: "Entries", align: "end", cell: (each) => html`${number(each.entries)}<small>${bytes(each.bytes)}</small>` },
       {
         key: "checks",
         title: "Checks",
         cell: (each) => (each.checks_failed === null ? html`<${Badge} tone="bad" icon="bad">Cannot be read<//>` : each.checks_failed ? html`<${Badge} tone="warn" icon="warn">${number(each.checks_failed)} let through<//>` : html`<${Badge} tone="ok" icon="check">Passed<//>`),
       },
       { key: "served_by", title: "Readers", align: "end", cell: (each) => number(each.served_by) },
-      { key: "reason", title: "Why", wide: true, cell: (each) => html`<${Text} value=${each.reason} limit=${120} />` },
+      { key: "reason", title: "Why", cell: (each) => each.reason && html`<${Clip} value=${each.reason} />` },
       {
         key: "act",
         title: "Action",
@@ -289,7 +286,7 @@ function keyOf({ id, first_release: first }) {
 }
 
 function releasesOf({ first_release: first, last_release: last }) {
-  return first === last ? number(last) : `${number(first)} to ${number(last)}`;
+  return first === last ? `release ${number(last)}` : `releases ${number(first)} to ${number(last)}`;
 }
 
 function Comparison({ name, a, b }) {

@@ -3,7 +3,7 @@
 // What needs somebody comes first; within that the order is that of the names, so that nothing moves
 // while it is read.
 
-import { Age, bytes, Empty, html, link, millis, none, number, PageHead, percent, Table, Text, useMemo, useState } from "../parts.js";
+import { Age, bytes, Clip, Empty, html, link, millis, number, PageHead, percent, Table, Text, useMemo, useState } from "../parts.js";
 import { ComponentPage } from "./component.js";
 import { Building, Condition, Covers, isCalm, kindOf } from "./condition.js";
 
@@ -14,6 +14,9 @@ const NARROWED = [
   { key: "held", title: "Held", keeps: (each) => each.held },
   { key: "paused", title: "Paused", keeps: (each) => each.paused },
 ];
+
+// Kinds without it have an empty cell, which is left out where a row is a card.
+const isKnown = (value) => typeof value === "number";
 
 const COLUMNS = [
   {
@@ -33,36 +36,33 @@ const COLUMNS = [
     cell: (each) => html`
       <${Condition} component=${each} />
       ${each.building && html`<${Building} building=${each.building} />`}
-      ${whyOf(each) && html`<p class="why"><${Text} value=${whyOf(each)} limit=${200} /></p>`}
+      ${whyOf(each) && html`<p class="why"><${Clip} value=${whyOf(each)} /></p>`}
     `,
   },
   { key: "covers", title: "Covers", cell: (each) => html`<${Covers} collections=${each.collections} />` },
-  { key: "entries", title: "Entries", align: "end", sort: (each) => each.entries, cell: (each) => number(each.entries) },
-  { key: "bytes", title: "Size", align: "end", sort: (each) => each.bytes, cell: (each) => bytes(each.bytes) },
+  { key: "entries", title: "Entries", align: "end", sort: (each) => each.entries, cell: (each) => html`${number(each.entries)}<small>${bytes(each.bytes)}</small>` },
   {
     key: "tombstones_ratio",
     title: "Tombstones",
     align: "end",
     sort: (each) => each.tombstones_ratio,
-    cell: (each) => percent(each.tombstones_ratio),
+    cell: (each) => isKnown(each.tombstones_ratio) && percent(each.tombstones_ratio),
   },
-  { key: "recall", title: "Recall", align: "end", sort: (each) => each.recall, cell: (each) => number(each.recall, 3) },
+  { key: "recall", title: "Recall", align: "end", sort: (each) => each.recall, cell: (each) => isKnown(each.recall) && number(each.recall, 3) },
   {
     key: "latency_p50_ms",
     title: "Latency",
     align: "end",
     sort: (each) => each.latency_p50_ms,
     cell: (each) =>
-      typeof each.latency_p50_ms === "number"
-        ? html`${millis(each.latency_p50_ms)}
-            ${typeof each.latency_p99_ms === "number" && html`<small>p99 ${millis(each.latency_p99_ms)}</small>`}`
-        : none,
+      isKnown(each.latency_p50_ms) &&
+      html`${millis(each.latency_p50_ms)}${isKnown(each.latency_p99_ms) && html`<small>p99 ${millis(each.latency_p99_ms)}</small>`}`,
   },
   {
     key: "last_rebuild_at",
     title: "Built",
     sort: (each) => each.last_rebuild_at,
-    cell: (each) => html`<${Age} at=${each.last_rebuild_at} />`,
+    cell: (each) => each.last_rebuild_at && html`<${Age} at=${each.last_rebuild_at} />`,
   },
 ];
 

@@ -50,8 +50,8 @@ export function Covers({ collections }) {
       const { covers, current } = collections[name];
       const behind = (current ?? 0) - (covers ?? 0);
       return html`<li key=${name}>
-        <${Text} value=${name} limit=${80} /> <span class="figure">${typeof covers === "number" ? `${number(covers)} of ${number(current)}` : "nothing yet"}</span>
-        ${behind > 0 && typeof covers === "number" && html` <span class="away">${number(behind)} behind</span>`}
+        <${Text} value=${name} limit=${80} /> <span class="figure">${covers ? number(covers) : "nothing yet"}</span>
+        ${behind > 0 && covers > 0 && html` <span class="away" title=${`of ${number(current)}`}>${number(behind)} behind</span>`}
         ${behind < 0 && html` <span class="away">${number(-behind)} too many</span>`}
       </li>`;
     })}

@@ -2,7 +2,7 @@
 //
 // Anybody may have written the bytes: what is shown of them is text, with control characters visible.
 
-import { Age, api, bytes, Button, canOperate, Empty, html, Id, Loaded, number, PageHead, Table, Text, toast, useEffect, useMemo, useState } from "../parts.js";
+import { Age, api, bytes, Button, canOperate, Clip, Empty, html, Id, Loaded, number, PageHead, Table, Text, toast, useEffect, useMemo, useState } from "../parts.js";
 import { Action, FOR_OPERATORS } from "./action.js";
 import { More, usePages } from "./pages.js";
 
@@ -44,7 +44,7 @@ function columnsOf(me, reload) {
   return [
     { key: "id", title: "Letter", sort: (each) => each.id, cell: (each) => number(each.id) },
     { key: "added_at", title: "Since", sort: (each) => each.added_at, cell: (each) => html`<${Age} at=${each.added_at} />` },
-    { key: "reason", title: "Why it cannot be read", wide: true, cell: (each) => html`<${Text} value=${each.reason} limit=${400} /><${Bytes} letter=${each} />` },
+    { key: "reason", title: "Why it cannot be read", wide: true, cell: (each) => html`<${Clip} value=${each.reason} /><${Bytes} letter=${each} />` },
     { key: "stream", title: "From", cell: (each) => html`<${Text} value=${each.stream} limit=${80} /><small><${Text} value=${each.entry_id} limit=${60} /></small>` },
     { key: "bytes", title: "Size", align: "end", sort: (each) => each.bytes, cell: (each) => bytes(each.bytes) },
     {

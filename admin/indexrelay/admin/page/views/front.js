@@ -46,9 +46,8 @@ function columnsOf(setNear) {
         onMouseEnter=${() => setNear(each.index)}
         onMouseLeave=${() => setNear(null)}
         ><${Text} value=${each.index} limit=${80} /></span
-      >`,
+      ><small>${standingOf(each)}</small>`,
     },
-    { key: "standing", title: "Result", cell: standingOf },
     { key: "recall", title: "Recall", align: "end", cell: (each) => number(each.recall, 4) },
     { key: "latency_us", title: "A query", align: "end", cell: (each) => foreseen(each, queryOf(each)) },
     { key: "bytes", title: "Memory", align: "end", cell: (each) => bytes(each.bytes) },

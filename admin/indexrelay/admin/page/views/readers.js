@@ -5,7 +5,7 @@
 // arrow keys; what is under the pointer or has the focus is described below the matrix. What is not well
 // stands above it once more, as a table in words.
 
-import { Age, Badge, bytes, clean, counted, Empty, html, Icon, Id, link, look, memo, number, PageHead, Panel, State, Table, Text, useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../parts.js";
+import { Age, Badge, bytes, clean, Clip, counted, Empty, html, Icon, Id, link, look, memo, number, PageHead, Panel, State, Table, Text, useCallback, useLayoutEffect, useMemo, useRef, useState } from "../parts.js";
 import { Problems } from "./problems.js";
 
 const STATES = {
@@ -24,7 +24,14 @@ const WORDS_UP_TO = 6;
 const ALL_ROWS_UP_TO = 40;
 const SPARE_ROWS = 6;
 const MOST_TROUBLES = 20;
+/** Columns behind the components. */
+const FACTS = [
+  ["Memory", (reader) => bytes(reader.memory_bytes)],
+  ["Last seen", (reader) => html`<${Age} at=${reader.last_seen_at} />`],
+];
 
+// web-9 before web-10.
+const order = new Intl.Collator("en", { numeric: true });
 const rankOf = (state) => (state in STATES ? RANKS.indexOf(state) : 0);
 const nameOf = (reader) => reader.label || reader.id;
 
@@ -54,13 +61,13 @@ function namesOf(components, readers) {
 }
 
 function worst(reader) {
-  const cells = Object.values(reader.components).map((each) => (each.state === "missing" && !each.wanted ? RANKS.length : rankOf(each.state)));
+  const cells = Object.values(reader.components).map((each) => (stateOf(each) ? rankOf(each.state) : RANKS.length));
   return Math.min(rankOf(reader.state), ...cells);
 }
 
 function byTrouble(one, other) {
   const key = (each) => `${nameOf(each)} ${each.id}`;
-  return worst(one) - worst(other) || (key(one) < key(other) ? -1 : 1);
+  return worst(one) - worst(other) || order.compare(key(one), key(other));
 }
 
 // ---- in words ------------------------------------------------------------------------------
@@ -69,14 +76,14 @@ const TROUBLES = [
   { key: "reader", title: "Reader", cell: ({ reader }) => html`<${Text} value=${nameOf(reader)} limit=${80} /> <small><${Text} value=${reader.host ?? ""} limit=${80} /></small>` },
   { key: "name", title: "Component", cell: ({ name }) => (name ? html`<a href=${link("components", name)}><${Text} value=${name} limit=${80} /></a>` : "all") },
   { key: "state", title: "State", cell: ({ state }) => html`<${State} value=${state} />` },
-  { key: "error", title: "Why", wide: true, cell: ({ error, state }) => html`<${Text} value=${error || STATES[state]} limit=${300} />` },
+  { key: "error", title: "Why", wide: true, cell: ({ error, state }) => html`<${Clip} value=${error || STATES[state]} />` },
   { key: "seen", title: "Last seen", cell: ({ reader }) => html`<${Age} at=${reader.last_seen_at} />` },
 ];
 
 function troublesOf(reader) {
   if (reader.state === "gone") return [{ key: reader.id, reader, state: "gone" }];
   const cells = Object.entries(reader.components)
-    .filter(([, cell]) => cell.error || cell.state === "refused" || (cell.state === "missing" && cell.wanted && reader.state !== "starting"))
+    .filter(([, cell]) => cell.error || cell.state === "refused" || (stateOf(cell) === "missing" && reader.state !== "starting"))
     .map(([name, { state, error }]) => ({ key: `${reader.id} ${name}`, reader, name, state, error }));
   return cells.length || reader.state === "serving" || reader.state === "starting" ? cells : [{ key: reader.id, reader, state: reader.state }];
 }
@@ -107,7 +114,7 @@ function Matrix({ asked, readers, names, leftOut }) {
     const needle = words.trim().toLowerCase();
     return needle ? readers.filter((each) => `${each.label} ${each.id} ${each.host} ${each.state}`.toLowerCase().includes(needle)) : readers;
   }, [readers, words]);
-  const columns = names.length + 1;
+  const columns = names.length + 1 + FACTS.length;
   const column = Math.min(active.column, columns - 1);
   const windowed = shown.length > ALL_ROWS_UP_TO;
   const first = windowed ? Math.min(sight.first, Math.max(0, shown.length - ALL_ROWS_UP_TO)) : 0;
@@ -129,7 +136,8 @@ function Matrix({ asked, readers, names, leftOut }) {
     if (windowed) lookAt();
   }, [windowed, lookAt, shown.length]);
 
-  useEffect(() => {
+  // Before anything else happens: the row that had the focus may be out of sight now, and gone.
+  useLayoutEffect(() => {
     if (!wanted.current) return;
     wanted.current = false;
     box.current.querySelector('tbody [tabindex="0"]')?.focus();
@@ -181,7 +189,8 @@ function Matrix({ asked, readers, names, leftOut }) {
         <thead>
           <tr aria-rowindex="1">
             <th scope="col" class="corner">Reader</th>
-            ${names.map((name) => html`<th key=${name} scope="col" title=${clean(name, 200)}><span class="upright"><${Text} value=${name} limit=${60} /></span></th>`)}
+            ${names.map((name) => html`<th key=${`of ${name}`} scope="col" title=${clean(name, 200)}><span class="upright"><${Text} value=${name} limit=${60} /></span></th>`)}
+            ${FACTS.map(([title]) => html`<th key=${title} scope="col">${title}</th>`)}
           </tr>
         </thead>
         <tbody onMouseLeave=${() => setNear(null)}>
@@ -211,6 +220,11 @@ function Sign({ state }) {
   return html`<span class=${`sign ${tone}`}><${Icon} name=${icon} /></span>`;
 }
 
+/** What to show of a component; nothing where no version of it is there to be served. */
+function stateOf(cell) {
+  return cell && (cell.state !== "missing" || cell.wanted) ? cell.state : null;
+}
+
 /** Drawn again only when its reader is another object, or the focus came or went. */
 const Row = memo(({ reader, names, index, tab, setActive, setNear }) => {
   const of = (column) => ({
@@ -224,11 +238,12 @@ const Row = memo(({ reader, names, index, tab, setActive, setNear }) => {
     </th>
     ${names.map((name, at) => {
       const cell = reader.components[name];
-      const state = cell && (reader.state === "gone" ? "gone" : cell.state);
-      return html`<td key=${name} role="gridcell" class=${cell?.error ? "marked" : null} ...${of(at + 1)}>
-        ${state ? html`<${Sign} state=${state} /><span class="word">${look(state).word}${cell.error && html`<span class="unseen">: ${clean(cell.error, 200)}</span>`}</span>` : html`<span class="word none">Not served here</span>`}
+      const state = stateOf(cell);
+      return html`<td key=${`of ${name}`} role="gridcell" class=${cell?.error ? "marked" : null} ...${of(at + 1)}>
+        ${state ? html`<${Sign} state=${state} /><span class="word">${look(state).word}${cell.error && html`<span class="unseen">: ${clean(cell.error, 200)}</span>`}</span>` : html`<span class="word none">${cell ? "Not released" : "Not served here"}</span>`}
       </td>`;
     })}
+    ${FACTS.map(([title, shown], at) => html`<td key=${title} role="gridcell" class="plain" ...${of(names.length + 1 + at)}>${shown(reader)}</td>`)}
   </tr>`;
 });
 
@@ -243,7 +258,7 @@ function Described({ reader, name }) {
     <div><dt>Memory</dt><dd>${bytes(reader.memory_bytes)}</dd></div>
     <div><dt>Last seen</dt><dd><${Age} at=${reader.last_seen_at} /></dd></div>
     ${name && html`<div><dt><a href=${link("components", name)}><${Text} value=${name} limit=${80} /></a></dt>
-      <dd>${cell ? html`<${State} value=${cell.state} /><small>${cell.version ? html`version <${Id} value=${cell.version} />` : "no version of it"}</small>` : html`<${Badge}>Not served here<//>`}</dd></div>`}
+      <dd>${stateOf(cell) ? html`<${State} value=${cell.state} /><small>${cell.version ? html`version <${Id} value=${cell.version} />` : "no version of it"}</small>` : html`<${Badge}>${cell ? "Not released" : "Not served here"}<//>`}</dd></div>`}
     ${cell?.error && html`<div class="whole"><dt>Error</dt><dd><${Text} value=${cell.error} limit=${4000} lines /></dd></div>`}
   </dl>`;
 }

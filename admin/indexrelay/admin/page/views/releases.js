@@ -1,6 +1,6 @@
 // Releases: each that is kept, what is in one, what two have different, and the way back.
 
-import { Age, api, Badge, bytes, Empty, Facts, html, Id, link, Loaded, none, number, PageHead, Panel, Stamp, State, Table, Text, useLoad, useMemo } from "../parts.js";
+import { Age, api, Badge, bytes, Clip, Empty, Facts, html, Id, link, Loaded, none, number, PageHead, Panel, Stamp, State, Table, Text, useLoad, useMemo } from "../parts.js";
 import { Changes, Names } from "./changes.js";
 import { More, usePages } from "./pages.js";
 import { Problems } from "./problems.js";
@@ -32,9 +32,8 @@ function ReleaseList({ state, me }) {
       },
       { key: "made_at", title: "Made", cell: (each) => html`<${Age} at=${each.made_at} />` },
       { key: "changed", title: "What it changed", wide: true, cell: (each) => html`<${Changed} release=${each} />` },
-      { key: "holds", title: "Holds", cell: (each) => html`<${Names} names=${each.holds} />` },
-      { key: "by", title: "By", cell: (each) => html`<${Text} value=${each.by} limit=${60} />` },
-      { key: "reason", title: "Why", wide: true, cell: (each) => html`<${Text} value=${each.reason} limit=${160} />` },
+      { key: "holds", title: "Holds", cell: ({ holds }) => holds.length > 0 && html`<span><${Names} names=${holds} /></span>` },
+      { key: "reason", title: "Why", wide: true, cell: (each) => html`<${Clip} value=${each.reason} />${each.by && html`<small>by <${Text} value=${each.by} limit=${60} /></small>`}` },
       {
         key: "act",
         title: "Action",
@@ -64,7 +63,7 @@ const SIGNS = { added: "+", changed: "~", removed: "−" };
 function Changed({ release }) {
   const all = Object.keys(SIGNS).flatMap((how) => release[how].map((name) => [how, name]));
   if (!all.length) return html`<span class="note">${release.unreadable ? "unknown" : "only what is held"}</span>`;
-  return html`<ul class="changed">
+  return html`<ul class="deltas">
     ${all.slice(0, SHOWN_NAMES).map(
       ([how, name]) => html`<li key=${how + name} class=${how}><span aria-hidden="true">${SIGNS[how]}</span><span class="unseen">${how}: </span><${Text} value=${name} limit=${40} /></li>`,
     )}

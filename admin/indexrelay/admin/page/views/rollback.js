@@ -66,7 +66,7 @@ function RollBackDialog({ release, components, onClose }) {
     ${!plan && !error && html`<${Skeleton} rows=${3} />`}
     ${!components &&
     all?.length > 1 &&
-    html`<fieldset class="choices">
+    html`<fieldset class="choices abreast">
       <legend>What goes back</legend>
       ${all.map(
         (name) => html`<${Check}
@@ -79,7 +79,7 @@ function RollBackDialog({ release, components, onClose }) {
         />`,
       )}
     </fieldset>`}
-    ${plan && html`<${Changes} changes=${plan} />`}
+    ${plan && html`<${Changes} changes=${plan} holds=${false} />`}
   <//>`;
 }
 
@@ -91,7 +91,7 @@ function sentencesOf(plan, release) {
     many
       ? `Release ${plan.after} is made. It serves ${counted(many, "component")} as release ${release} did; the table shows which.`
       : `Release ${plan.after} is made. It serves what is served now, since nothing has changed since release ${release}.`,
-    held.length > 0 && `It holds ${named}: nothing newer is built or served of that until the hold is lifted.`,
+    held.length > 0 && `It holds ${named}: nothing newer of it is built or served until the hold is lifted.`,
     many > 0 && "Entries that were committed since stay in the catalog, and are not found until then.",
     many > 0 && plan.readers > 0 && `${counted(plan.readers, "reader loads", "readers load")} the earlier versions. Searches go on meanwhile.`,
   ].filter(Boolean);
