@@ -35,7 +35,7 @@ def run(
     *,
     timeout: float = 60,
     memory: int | None = None,
-    progress: Progress = lambda _share: None,
+    progress: Progress = lambda _step, _share: None,
 ) -> ComponentResult:
     """One build by itself."""
     with runner.session([request.component]) as session:

@@ -20,7 +20,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -53,6 +53,7 @@ from indexrelay.schemas.files import make_private_folder
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult
 from indexrelay.schemas.parameter_files import files_in, moved_to
+from indexrelay.schemas.progress import BuildProgress, BuildStep
 from indexrelay.schemas.settings import ComponentDefinition, Settings
 from indexrelay.schemas.versions import (
     Definitions,
@@ -301,6 +302,36 @@ def would_keep_back(mate: str, name: str, facts: Facts, reasons: Mapping[str, st
     return keeps_back(mate, name, facts, others)
 
 
+class ProgressBoard:
+    """How far each build is; safe to use from several threads."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[str, BuildProgress] = {}
+        self.has_news = False
+        """Whether something was noted since this was set to ``False``."""
+
+    def note(self, component: str, step: BuildStep, share: float | None = None) -> None:
+        """It is so far; a share that is none is left out."""
+        known = self._known.get(component)
+        self._known[component] = BuildProgress(
+            step=step,
+            share=share if share is not None and 0 <= share <= 1 else None,
+            started_at=self._clock.now() if known is None else known.started_at,
+        )
+        self.has_news = True
+
+    def forget(self, components: Iterable[str]) -> None:
+        """These are not built any more."""
+        for name in components:
+            self._known.pop(name, None)
+
+    def of(self, components: Iterable[str]) -> dict[str, BuildProgress]:
+        """How far these are, as far as they have begun."""
+        known = dict(self._known)
+        return {name: known[name] for name in components if name in known}
+
+
 class ComponentBuilder:
     """Builds single components for passes; safe to use from several threads."""
 
@@ -322,6 +353,7 @@ class ComponentBuilder:
         self.workdirs = Workdirs(settings.artifacts_dir / "work")
         self._files = KeptFiles(settings.components)
         self.memory = MemoryBudget(settings.rebuilder.max_memory_bytes)
+        self.progress = ProgressBoard(clock)
         self.given_up: set[str] = set()
         """Better versions that were built and cannot be released."""
 
@@ -365,6 +397,7 @@ class ComponentBuilder:
                 return taken_up
         result = self._built(name, order, parents, session, _goal(name, order))
         if result.outcome is BuildOutcome.REBUILT:
+            self.progress.note(name, BuildStep.RELEASING)
             clear_failures(name, self._catalog)
             _log.info(
                 "component.rebuilt",
@@ -447,8 +480,11 @@ class ComponentBuilder:
         """
         order = PassOrder(facts=facts, reasons={name: reason}, turns={})
         parents = _parents(name, facts, {})
-        with self.session([name]) as session:
-            return self._built(name, order, parents, session, Goal.IMPROVEMENT)
+        try:
+            with self.session([name]) as session:
+                return self._built(name, order, parents, session, Goal.IMPROVEMENT)
+        finally:
+            self.progress.forget([name])
 
     def _taken_up(
         self, name: str, order: PassOrder, parents: Mapping[str, str], session: BuildSession
@@ -508,6 +544,7 @@ class ComponentBuilder:
         # A transient failure is retried with every batch: one line per failure is enough.
         log = _log.debug if failed is not None and failed.transient else _log.info
         log("component.building", component=name, reason=order.reasons[name])
+        self.progress.note(name, BuildStep.WAITING)
         try:
             with (
                 self._room_for(name, order.facts),
@@ -519,7 +556,7 @@ class ComponentBuilder:
                     timeout_seconds=definition.build_timeout_seconds
                     or defaults.build_timeout_seconds,
                     memory_bytes=definition.build_memory_bytes or defaults.build_memory_bytes,
-                    progress=partial(_log_progress, name),
+                    progress=partial(self.progress.note, name),
                 )
         except BuildCancelledError:
             raise
@@ -603,10 +640,6 @@ def clear_failures(name: str, catalog: Catalog) -> None:
         catalog.attempts.succeeded(name)
     except Exception as error:  # noqa: BLE001 - whatever the database raises
         _log.error("attempt.not_recorded", component=name, error=str(error))
-
-
-def _log_progress(component: str, share: float) -> None:
-    _log.debug("component.progress", component=component, share=round(share, 3))
 
 
 def _served(name: str, facts: Facts) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from redis.exceptions import RedisError
@@ -38,6 +39,7 @@ from indexrelay.schemas.messages import (
     RebuildResult,
     fitted_rebuilder,
 )
+from indexrelay.schemas.progress import BuildProgress
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
@@ -82,6 +84,7 @@ class RebuilderPresence:
         release: Release | None,
         building: Sequence[str],
         improving: Sequence[str] = (),
+        progress: Mapping[str, BuildProgress] = MappingProxyType({}),
         last_result: RebuildResult | None,
         waiting: Mapping[str, str],
         lock_waits: Sequence[LockWait] = (),
@@ -100,6 +103,7 @@ class RebuilderPresence:
             release=0 if release is None else release.number,
             building=tuple(building),
             improving=tuple(improving),
+            progress=dict(progress),
             failures={name: self._failure(attempt) for name, attempt in attempts.all().items()},
             kept_back={
                 **{name: f"waiting: {sentence}" for name, sentence in waiting.items()},

@@ -71,6 +71,8 @@ _PASSES: Final = 8
 """Passes at a time: enough that slow ones do not delay the next, few enough to read a log."""
 _WHILE_BUILDING_SECONDS: Final = 0.05
 """While passes run, the loop looks up this often, so that what they blocked is built at once."""
+_PROGRESS_SECONDS: Final = 1.0
+"""How often it is published how far builds are, while that changes."""
 _ELSEWHERE_SECONDS: Final = 1.0
 """How soon to look again for a component that another host is building."""
 _JUDGE_SECONDS: Final = 30.0
@@ -249,6 +251,7 @@ class Rebuilder:
         )
         self._woken_at: datetime | None = None
         self._publish_timer = Timer(limits.presence_ttl_seconds / 3)
+        self._progress_timer = Timer(_PROGRESS_SECONDS)
         self._reconcile_timer = Timer(limits.reconcile_seconds)
         self._namesakes_timer = Timer(limits.presence_ttl_seconds / 3)
         self._readers_timer = Timer(limits.presence_ttl_seconds / 3)
@@ -407,6 +410,8 @@ class Rebuilder:
             self._groups_made = self._group.recreated
             self._reconcile_timer.expire()
         now = self._clock.monotonic()
+        if self._builder.progress.has_news and self._progress_timer.due(now):
+            self._publish_timer.expire()
         regular = (
             (self._publish_timer, self._publish_presence),
             (self._reconcile_timer, self._reconcile),
@@ -506,6 +511,7 @@ class Rebuilder:
                     last = left == set(results)
                     result = self._last_result = self._complete(order, results, last=last)
                     if not last:
+                        self._builder.progress.forget(results)
                         self._scheduler.free(results, result)
                         left -= set(results)
             answered = True
@@ -513,6 +519,7 @@ class Rebuilder:
             _log.info("pass.cancelled", components=sorted(left))
             return None
         finally:
+            self._builder.progress.forget(left)
             self._scheduler.end(order, left=left, answered=answered, result=result)
         return result
 
@@ -679,11 +686,14 @@ class Rebuilder:
             self._release = self._store.newest_release()
         except ArtifactError as error:
             _log.warning("store.unreadable", error=str(error))
-        lock_waits = self._lock_waits
+        lock_waits, builds = self._lock_waits, self._builder.progress
+        builds.has_news = False
+        building, improving = self._scheduler.building, self._improver.improving
         self._presence.publish(
             release=self._release,
-            building=self._scheduler.building,
-            improving=self._improver.improving,
+            building=building,
+            improving=improving,
+            progress=builds.of([*building, *improving]),
             last_result=self._last_result,
             waiting=self._scheduler.waiting,
             lock_waits=lock_waits,

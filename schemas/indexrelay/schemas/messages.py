@@ -7,9 +7,8 @@ case, ``data`` as a JSON object), with two extension attributes: ``schemaversion
 version. A newer minor version's unknown fields are ignored; another major version, or an unknown
 type, is unreadable here and goes to the dead letters.
 
-A message above `MAX_EVENT_BYTES` is not read, so ours are never larger. With hundreds of components
-that all fail, a message holds less about each: first it drops what the log has, last what can be
-asked for elsewhere (`fitted_result` and the like).
+A message above `MAX_EVENT_BYTES` is not read, so ours are never larger: one with too much leaves
+out first what the log has, last what can be asked for elsewhere (`fitted_result` and the like).
 """
 
 import hashlib
@@ -54,6 +53,7 @@ from indexrelay.schemas.names import (
     member_id,
     shortened,
 )
+from indexrelay.schemas.progress import BuildProgress
 from indexrelay.schemas.versions import SCHEMA_VERSION, Check, Generation, Seconds
 
 
@@ -279,6 +279,8 @@ class ReaderState(ProcessState):
         default_factory=dict
     )
     """By live collection, what is laid over the release."""
+    memory_bytes: NonNegativeInt | None = None
+    """In memory, with the mapped files that it shares with others."""
 
 
 class ComponentFailure(_Fact):
@@ -329,6 +331,8 @@ class RebuilderState(ProcessState):
     building: tuple[Name, ...] = ()
     improving: tuple[Name, ...] = ()
     """Components of which it builds a better version behind the one that serves."""
+    progress: dict[Name, BuildProgress] = Field(default_factory=dict)
+    """How far what it builds, or improves, is."""
     failures: dict[Name, ComponentFailure] = Field(default_factory=dict)
     kept_back: dict[Name, ErrorText] = Field(default_factory=dict)
     """Components that follow no batch, and why: a person holds or paused them, or they wait for
@@ -348,7 +352,6 @@ FIELD: Final = b"event"
 
 MAX_EVENT_BYTES: Final = 1024 * 1024
 """Larger entries are not parsed: an event says "look now" and never needs this much."""
-
 _MAX_SHOWN: Final = 10
 
 
@@ -383,6 +386,8 @@ class RebuildRequested(EventData):
     request_id: Annotated[str, Field(min_length=1, max_length=200)]
     components: Annotated[tuple[Name, ...], Field(max_length=MAX_COMPONENTS)] = ()
     """What to build even if it is not due; empty: whatever is due."""
+    requested_by: Annotated[str, Field(max_length=200)] = ""
+    """Who asked, as the audit log names them; empty: a requester of an earlier version."""
     force: bool = False
     """Release it although it lost more entries than ``max_shrink`` allows."""
     full: bool = False

@@ -16,10 +16,11 @@ from indexrelay.rebuilder import (
     BuildSession,
     BuildTimedOutError,
 )
-from indexrelay.rebuilder.builds import BuildRequest
+from indexrelay.rebuilder.builds import BuildRequest, Progress
 from indexrelay.rebuilder.builds.runner import ForkingRunner
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.messages import BuildOutcome, ComponentResult
+from indexrelay.schemas.progress import BuildStep
 from indexrelay.schemas.settings import ComponentDefinition
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
@@ -55,7 +56,7 @@ def build(
     name: str = "index",
     timeout: float = 60,
     memory: int | None = None,
-    progress: Callable[[float], None] = lambda _share: None,
+    progress: Progress = lambda _step, _share: None,
     folder: str | None = None,
     catalog_url: str | None = None,
 ) -> ComponentResult:
@@ -81,7 +82,7 @@ def build_in(
     *,
     timeout: float = 60,
     memory: int | None = None,
-    progress: Callable[[float], None] = lambda _share: None,
+    progress: Progress = lambda _step, _share: None,
     folder: str | None = None,
     catalog_url: str | None = None,
 ) -> ComponentResult:
@@ -104,13 +105,19 @@ def build_in(
 def test_a_child_builds_from_the_catalog_into_the_store(
     bench: Bench, runner: ForkingRunner
 ) -> None:
-    shares: list[float] = []
-    result = build(bench, runner, progress=shares.append)
+    seen: list[tuple[BuildStep, float | None]] = []
+    result = build(bench, runner, progress=lambda *so_far: seen.append(so_far))
     assert result.outcome is BuildOutcome.REBUILT, result.error
     assert (result.entries, result.covers) == (3, {"tracks": 1})
     assert result.version is not None
     assert bench.store.version("index", result.version).entries == 3
-    assert shares == [0.5]
+    assert seen == [
+        (BuildStep.READING, None),
+        (BuildStep.BUILDING, None),
+        (BuildStep.BUILDING, 0.5),
+        (BuildStep.VERIFYING, None),
+        (BuildStep.STORING, None),
+    ]
 
 
 def test_builds_of_one_session_read_the_same_snapshot_in_one_process(
@@ -377,16 +384,21 @@ def test_a_module_that_cannot_be_imported_fails_no_other_kind(
 
 
 def test_progress_that_cannot_be_taken_ends_no_build(bench: Bench, runner: ForkingRunner) -> None:
-    def refuse(share: float) -> None:
-        raise BrokenPipeError(f"nobody reads {share}")
+    def refuse(step: BuildStep, share: float | None) -> None:
+        raise BrokenPipeError(f"nobody reads {step} {share}")
 
     assert build(bench, runner, progress=refuse).outcome is BuildOutcome.REBUILT
 
 
 def test_progress_may_be_any_number(bench: Bench, runner: ForkingRunner) -> None:
-    shares: list[float] = []
-    result = build(bench, runner, "reports_numpy", progress=shares.append)
-    assert (result.outcome, shares) == (BuildOutcome.REBUILT, [0.25, 0.5])
+    shares: list[float | None] = []
+    result = build(
+        bench, runner, "reports_numpy", progress=lambda _step, share: shares.append(share)
+    )
+    assert (result.outcome, [each for each in shares if each]) == (
+        BuildOutcome.REBUILT,
+        [0.25, 0.5],
+    )
 
 
 def test_what_a_build_leaves_running_is_ended_with_it(bench: Bench, runner: ForkingRunner) -> None:

@@ -17,11 +17,13 @@ from indexrelay.components.kind import Goal
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.messages import ComponentResult
 from indexrelay.schemas.names import Digest, Name
+from indexrelay.schemas.progress import BuildStep
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
 from indexrelay.schemas.versions import Check
 
-Progress = Callable[[float], None]
-"""Is called with the share of a build that is done, from 0 to 1."""
+Progress = Callable[[BuildStep, float | None], None]
+"""Is called with the step that a build is at, and the share of it that is done, from 0 to 1;
+``None``: that is not known."""
 
 
 class BuildRequest(BaseModel):

@@ -21,6 +21,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -62,6 +63,7 @@ from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import BuildMode, BuildOutcome, ComponentResult
 from indexrelay.schemas.names import shortened
 from indexrelay.schemas.parameter_files import recorded
+from indexrelay.schemas.progress import BuildStep
 from indexrelay.schemas.settings import CollectionSettings
 from indexrelay.schemas.versions import BlobRef, Check, VersionManifest
 from indexrelay.storage.artifacts import ArtifactStore, StagedBlob, VersionUnreadableError
@@ -214,10 +216,11 @@ class _VersionBuild:
             NotContinuedError: an improvement cannot be continued.
         """
         kind = kind_of(self._request.definition)
+        progress(BuildStep.READING, None)
         job = self._job(progress, memory)
         if job.previous is None or job.from_scratch:
             check_room(job, self._store, serving=self._serving())
-        verified = self._build_and_verify(kind, job)
+        verified = self._build_and_verify(kind, job, progress)
         continues_only = job.goal is Goal.CATCH_UP
         if continues_only and not verified.built.extends:
             raise NotContinuedError("it was to be continued, and was built in full")
@@ -226,11 +229,12 @@ class _VersionBuild:
             _empty(job.workdir)
             reason = shortened(f"the incremental build failed: {GateFailedError(failed)}", _REASON)
             verified = self._build_and_verify(
-                kind, replace(job, from_scratch=True, full_reason=reason)
+                kind, replace(job, from_scratch=True, full_reason=reason), progress
             )
             verified = replace(verified, built=_after_failed_gates(verified.built, failed, reason))
         if not verified.passed:
             raise GateFailedError(verified.checks)
+        progress(BuildStep.STORING, None)
         for staged in verified.staged:
             failpoint("build.before_blob")
             self._store.put_blob(staged)
@@ -267,7 +271,7 @@ class _VersionBuild:
             previous=previous,
             workdir=request.workdir,
             threads=request.threads,
-            progress=progress,
+            progress=partial(progress, BuildStep.BUILDING),
             from_scratch=request.full or (previous is not None and bool(full_reason)),
             full_reason=full_reason,
             memory=memory,
@@ -341,10 +345,12 @@ class _VersionBuild:
                 return True
         return False
 
-    def _build_and_verify(self, kind: Kind[Any, Any], job: Job) -> _Verified:
+    def _build_and_verify(self, kind: Kind[Any, Any], job: Job, progress: Progress) -> _Verified:
         """Build once, and run the gates while the disk takes the files."""
         started = self._clock.monotonic()
+        progress(BuildStep.BUILDING, None)
         built = checked_build(kind, job)
+        progress(BuildStep.VERIFYING, None)
         new = {name: file for name, file in built.files.items() if isinstance(file, Path)}
         with ThreadPoolExecutor(min(job.threads, _FILES_AT_ONCE)) as pool:
             stage = pool.map(lambda file: self._store.stage_blob(file, pool), new.values())

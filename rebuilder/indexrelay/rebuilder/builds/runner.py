@@ -32,6 +32,7 @@ from indexrelay.rebuilder.builds.process import MESSAGE_BYTES, Output, death_by_
 from indexrelay.schemas.clock import SupervisedThread
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import ComponentResult
+from indexrelay.schemas.progress import BuildStep
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.urls import driver_url
 
@@ -87,7 +88,7 @@ class _Child:
         """Take one message of the server about this child."""
         if "progress" in message:
             try:
-                self.progress(message["progress"])
+                self.progress(BuildStep(message["step"]), message["progress"])
             except Exception as error:  # noqa: BLE001 - every other build depends on this thread
                 _log.warning("build.progress_lost", error=f"{type(error).__name__}: {error}")
         elif "pid" in message:

@@ -10,9 +10,9 @@ that the client hands down. Each message is a JSON object:
 ====================  ==========================================================================
 from the client       ``{"child": ID, "niceness": N}``, with the child's end of a socket of its
                       own, or ``{"kill": ID}``
-from a child          ``{"child": ID, "progress": SHARE}``, ``{"child": ID, "built": true}`` or,
-                      where it can leave no result, ``{"child": ID, "error": WHY,
-                      "transient": BOOL}``
+from a child          ``{"child": ID, "step": STEP, "progress": SHARE | null}``,
+                      ``{"child": ID, "built": true}`` or, where it can leave no result,
+                      ``{"child": ID, "error": WHY, "transient": BOOL}``
 to the client         ``{"child": ID, "pid": N}``; ``{"child": ID, "exit": CODE}``, CODE as in
                       `subprocess`: -N for signal N
 on the child's own    ``{"request": {…}, "memory_bytes": N | null, "result": PATH}``, with the
@@ -56,6 +56,7 @@ from indexrelay.rebuilder.builds.process import (
 )
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.failpoints import arm
+from indexrelay.schemas.progress import BuildStep
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import is_transient
@@ -230,8 +231,9 @@ class _Child:
                     os.dup2(kept, own)
                 _send(self._channel, self._name, built=True)
 
-    def _progress(self, share: float) -> None:
-        message = json.dumps({"child": self._name, "progress": float(share)})  # numpy's are no JSON
+    def _progress(self, step: BuildStep, share: float | None) -> None:
+        done = None if share is None else float(share)  # numpy's are no JSON
+        message = json.dumps({"child": self._name, "step": step, "progress": done})
         with suppress(BlockingIOError):  # a progress message that does not fit is not worth a wait
             self._channel.send(message.encode(), socket.MSG_DONTWAIT)
 
