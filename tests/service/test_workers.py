@@ -14,7 +14,7 @@ import uvicorn
 
 from indexrelay.schemas.settings import HttpSettings
 from indexrelay.service.app import create_app
-from indexrelay.service.server import _Server, listening
+from indexrelay.service.server import GracefulServer, listening
 from indexrelay.service.workers import (
     GIVE_WAY_SECONDS,
     SharedListener,
@@ -229,7 +229,7 @@ def test_a_worker_that_shuts_down_takes_its_count_away_before_it_waits_for_its_c
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's
             said.append("waits")
 
-    class Server(_Server, Ended):
+    class Server(GracefulServer, Ended):
         pass
 
     server = Server(uvicorn.Config(lambda: None), None, draining=lambda: said.append("drains"))

@@ -5,6 +5,7 @@ that they are about.
 """
 
 from collections.abc import Collection as Some
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Self
@@ -359,6 +360,15 @@ class Verdict(_Fact):
     """Events that could not be read and were neither retried nor dropped."""
 
     @property
+    def sentence(self) -> str:
+        """All of it in one sentence, for people."""
+        if not self.well:
+            return summary(self.problems)
+        if self.release:
+            return f"all is well: release {self.release} is served everywhere"
+        return "all is well: there is nothing to serve yet"
+
+    @property
     def needs_a_person(self) -> bool:
         """Whether something stays until a person does something."""
         return any(problem.acts is Actor.PERSON for problem in self.problems)
@@ -378,3 +388,22 @@ class Verdict(_Fact):
             if problem.code in codes and problem.subject not in others
         )
         return self.model_copy(update={"problems": kept, "well": not kept})
+
+
+def summary(problems: Sequence[Problem], *, besides: int = 0) -> str:
+    """Who has to do something: ``not all is well: 2 need a person, 1 is as somebody asked``.
+
+    Args:
+        problems: what is not well.
+        besides: how many more need a person.
+    """
+    decided = sum(problem.asked for problem in problems)
+    people = sum(problem.acts is Actor.PERSON and not problem.asked for problem in problems)
+    others = len(problems) - decided - people
+    people += besides
+    parts = [
+        f"{people} need{'s' * (people == 1)} a person" if people else "",
+        f"{decided} {'is' if decided == 1 else 'are'} as somebody asked" if decided else "",
+        f"{others} will end without you" if others else "",
+    ]
+    return f"not all is well: {', '.join(part for part in parts if part)}"

@@ -56,6 +56,17 @@ class BehindDetails(BaseModel):
         return cls(**asdict(behind))
 
 
+class FieldMistake(BaseModel):
+    """What is wrong with one field of a request."""
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str
+    """Its place: ``components.0``; empty: the request as a whole."""
+    detail: str
+    """What would be right."""
+
+
 class ProblemDetails(BaseModel):
     """Why a request was refused; ``detail`` says what would be right."""
 
@@ -70,20 +81,33 @@ class ProblemDetails(BaseModel):
     """At most `MAX_DETAIL` characters."""
     behind: tuple[BehindDetails, ...] | None = None
     """Of a request that asked for freshness: how far the reader is from it."""
+    errors: tuple[FieldMistake, ...] | None = None
+    """Of a request to the admin API: what is wrong with which field."""
 
     @classmethod
     def of(
-        cls, status: int, detail: str, behind: Iterable[CollectionBehind] = ()
+        cls,
+        status: int,
+        detail: str,
+        behind: Iterable[CollectionBehind] = (),
+        *,
+        errors: Iterable[FieldMistake] = (),
     ) -> "ProblemDetails":
         """The problem; a sentence that is too long is cut."""
         if len(detail) > MAX_DETAIL:
             detail = f"{detail[: MAX_DETAIL - 1]}…"
-        told = tuple(map(BehindDetails.of, behind)) or None
-        return cls(title=HTTPStatus(status).phrase, status=status, detail=detail, behind=told)
+        return cls(
+            title=HTTPStatus(status).phrase,
+            status=status,
+            detail=detail,
+            behind=tuple(map(BehindDetails.of, behind)) or None,
+            errors=tuple(errors) or None,
+        )
 
     def to_bytes(self) -> bytes:
         """As JSON in ASCII: a name may hold a lone surrogate."""
-        given = self.model_dump() if self.behind else self.model_dump(exclude={"behind"})
+        absent = {name for name in ("behind", "errors") if getattr(self, name) is None}
+        given = self.model_dump(exclude=absent)
         return json.dumps(given).encode("ascii")
 
 
@@ -91,11 +115,17 @@ class RefusedError(IndexRelayError):
     """Raised to refuse a request with a status; the sentence says what would be right."""
 
     def __init__(
-        self, status: int, detail: str, *, headers: Mapping[str, str] | None = None
+        self,
+        status: int,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        errors: Iterable[FieldMistake] = (),
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.headers = headers
+        self.errors = tuple(errors)
 
 
 class OverloadedError(RefusedError):
@@ -111,6 +141,7 @@ def problem(
     headers: Mapping[str, str] | None = None,
     *,
     behind: Iterable[CollectionBehind] = (),
+    errors: Iterable[FieldMistake] = (),
     close: bool = False,
 ) -> Response:
     """A response that refuses; ``close``: the connection ends with it."""
@@ -119,7 +150,7 @@ def problem(
         given.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
     if close:
         given["Connection"] = "close"
-    body = ProblemDetails.of(status, detail, behind).to_bytes()
+    body = ProblemDetails.of(status, detail, behind, errors=errors).to_bytes()
     return Response(body, status, given, media_type=MEDIA_TYPE)
 
 
@@ -134,30 +165,37 @@ def answer_problems(app: FastAPI, reloader: Reloader) -> None:
     for each in HTTP_ERRORS:
         app.add_exception_handler(each, known)
 
-    @app.exception_handler(RefusedError)
-    def refused(_request: Request, error: RefusedError) -> Response:
-        return problem(error.status, str(error), error.headers)
-
     @app.exception_handler(NotFilteredError)
     def hidden(_request: Request, error: NotFilteredError) -> Response:
         return problem(403, str(error))
-
-    @app.exception_handler(HTTPException)
-    def routed(_request: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)
     def invalid(_request: Request, error: RequestValidationError) -> Response:
         return problem(422, mistakes_text(error.errors()))
 
+    answer_refusals(app)
     app.add_middleware(UnexpectedErrors)
+
+
+def answer_refusals(app: FastAPI) -> None:
+    """Answer a request that a route, or the framework, refuses, in any service."""
+
+    @app.exception_handler(RefusedError)
+    def refused(_request: Request, error: RefusedError) -> Response:
+        return problem(error.status, str(error), error.headers, errors=error.errors)
+
+    @app.exception_handler(HTTPException)
+    def routed(_request: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), error.headers)
 
 
 class UnexpectedErrors:
     """ASGI middleware; answers 500 to any other error, and logs it without what was sent."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, who: str = "the reader") -> None:
+        """``who`` answers, as the sentence names it."""
         self._app = app
+        self._who = who
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application."""
@@ -181,5 +219,5 @@ class UnexpectedErrors:
             )
             if began:
                 raise  # half an answer must not look like a whole one
-            refusal = problem(500, "this is a fault of the reader; its log says more")
+            refusal = problem(500, f"this is a fault of {self._who}; its log says more")
             await refusal(scope, receive, send)

@@ -164,9 +164,9 @@ def serve(
         if not is_local(listener):
             _warn_of_open(listener, with_tokens=bool(settings.http.tokens))
         try:
-            with _returning_on_sigterm():
+            with returning_on_sigterm():
                 draining = None if place is None else place.drain
-                _Server(config, watcher, draining=draining).run(sockets=[listener])
+                GracefulServer(config, watcher, draining=draining).run(sockets=[listener])
         finally:
             reloader.stop()  # also where requests did not end in time, and the lifespan did not
 
@@ -190,7 +190,7 @@ def _warn_of_open(listener: socket.socket, *, with_tokens: bool) -> None:
     )
 
 
-class _Server(uvicorn.Server):
+class GracefulServer(uvicorn.Server):
     """Takes a few connections in a turn of its loop, while the kernel keeps more.
 
     asyncio knows one number for both, and listens once more with it.
@@ -224,7 +224,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _returning_on_sigterm() -> Iterator[None]:
+def returning_on_sigterm() -> Iterator[None]:
     """Return on SIGTERM.
 
     uvicorn raises a signal again when it has shut down, and by default SIGTERM would then end the

@@ -25,6 +25,7 @@ from indexrelay.health.status import (
     Condition,
     Problem,
     Verdict,
+    summary,
 )
 from indexrelay.schemas.messages import LoadOutcome, ReaderState, RebuilderState
 
@@ -77,7 +78,7 @@ def verdict_page(verdict: Verdict, *, verdict_first: bool = False) -> Renderable
         readers_table(verdict.readers),
         rebuilders_table(verdict.rebuilders),
     ]
-    lines = verdict_lines(verdict, well=_all_is_well(verdict))
+    lines = verdict_lines(verdict, well=verdict.sentence)
     return Group(lines, Text(), *parts) if verdict_first else Group(*parts, lines)
 
 
@@ -100,7 +101,7 @@ def problems_page(problems: Sequence[Problem], *, well: str, besides: int = 0) -
     for problem in problems:  # problems with the same advice are together, above it
         by_advice.setdefault(problem.advice, []).append(_problem_line(problem))
     lines = [each for advice, whats in by_advice.items() for each in (*whats, advice_line(advice))]
-    return Group(*lines, Text(_summary(problems, besides), style="yellow"))
+    return Group(*lines, Text(summary(problems, besides=besides), style="yellow"))
 
 
 def problem_lines(problem: Problem) -> list[Text]:
@@ -259,23 +260,3 @@ def _served(state: ReaderState) -> str:
 def _problem_line(problem: Problem) -> Text:
     mark, style = _DECIDED if problem.asked else _PROBLEM_MARKS[problem.acts]
     return Text(f"{mark} {visible(problem.what)}", style=style)
-
-
-def _all_is_well(verdict: Verdict) -> str:
-    if verdict.release:
-        return f"all is well: release {verdict.release} is served everywhere"
-    return "all is well: there is nothing to serve yet"
-
-
-def _summary(problems: Sequence[Problem], besides: int) -> str:
-    """Who has to do something: ``not all is well: 2 need a person, 1 is as somebody asked``."""
-    decided = sum(problem.asked for problem in problems)
-    people = sum(problem.acts is Actor.PERSON and not problem.asked for problem in problems)
-    others = len(problems) - decided - people
-    people += besides
-    parts = [
-        f"{people} need{'s' * (people == 1)} a person" if people else "",
-        f"{decided} {'is' if decided == 1 else 'are'} as somebody asked" if decided else "",
-        f"{others} will end without you" if others else "",
-    ]
-    return f"not all is well: {', '.join(part for part in parts if part)}"
