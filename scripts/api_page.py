@@ -30,6 +30,7 @@ DOORS: Final[Mapping[str, str]] = {
     "indexrelay.service.client": "What a client is given, and what may go wrong.",
     "indexrelay.rebuilder": "A program that builds; most run `indexrelay rebuilder` instead.",
     "indexrelay.operations": "What is done by the clock; most run `indexrelay operator` instead.",
+    "indexrelay.admin": "People looking; most run `indexrelay admin` instead.",
     "indexrelay.components": "A kind of one's own: what it is given, what it returns, what it "
     "serves ([kinds.md](kinds.md)).",
     "indexrelay.components.layered": "The toolbox of kinds that build incrementally.",

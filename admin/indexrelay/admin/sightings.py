@@ -1,0 +1,139 @@
+"""What earlier looks have shown: since when something is not well, who was there, what was rebuilt.
+
+A look knows its own moment only. This remembers the looks before it, in this process; what must
+outlive it is derived from what is durable: when a component was last rebuilt, from the kept
+releases, and since when something is not well, where a fact says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from indexrelay.health.status import Code, Problem
+from indexrelay.operations.observer import Observation
+from indexrelay.schemas.messages import ReaderState, RebuildResult
+from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
+
+GONE_FOR: Final = timedelta(hours=1)
+"""How long a reader that is there no more is shown."""
+_RELEASES: Final = 50
+"""Kept releases in which a component's newest version is looked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LastRebuild:
+    """The newest version of a component that was released."""
+
+    at: datetime
+    entries: int
+
+
+class LastRebuilds:
+    """When each component was last rebuilt, by the kept releases; for use by one thread."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self._store = store
+        self._looked_at: set[int] = set()
+        self._versions: set[tuple[str, str]] = set()
+        self._found: dict[str, LastRebuild] = {}
+
+    def of(
+        self, newest: Release | None, versions: Mapping[str, VersionManifest]
+    ) -> dict[str, LastRebuild]:
+        """By component; what cannot be read is left out.
+
+        Args:
+            newest: the newest release.
+            versions: what it names, as it was read.
+        """
+        for name, manifest in versions.items():
+            self._note(name, manifest)
+        if newest is not None and newest.number not in self._looked_at:
+            for number in self._store.release_numbers()[-_RELEASES:]:
+                self._look_at(number)
+        return dict(self._found)
+
+    def _look_at(self, number: int) -> None:
+        if number in self._looked_at:
+            return
+        self._looked_at.add(number)
+        try:
+            release = self._store.release(number)
+        except (ArtifactError, OSError):
+            return
+        for name, version in sorted(release.versions - self._versions):
+            self._versions.add((name, version))
+            try:
+                self._note(name, self._store.version(name, version))
+            except (ArtifactError, OSError):
+                continue
+
+    def _note(self, name: str, manifest: VersionManifest) -> None:
+        known = self._found.get(name)
+        if known is None or known.at < manifest.created_at:
+            self._found[name] = LastRebuild(at=manifest.created_at, entries=manifest.entries)
+
+
+class Sightings:
+    """What the looks before have shown; for use by one thread."""
+
+    def __init__(self, store: ArtifactStore) -> None:
+        self.rebuilds = LastRebuilds(store)
+        self._since: dict[tuple[str, str | None], datetime] = {}
+        self._readers: dict[str, ReaderState] = {}
+        self._result: RebuildResult | None = None
+
+    def since(self, problems: Sequence[Problem], seen: Observation) -> list[datetime]:
+        """Since when each is known; what is over is forgotten."""
+        found: dict[tuple[str, str | None], datetime] = {}
+        for problem in problems:
+            key = str(problem.code), problem.subject
+            first = self._since.get(key, seen.at)
+            found[key] = min(first, _known_since(problem, seen) or first)
+        self._since = found
+        return [found[str(each.code), each.subject] for each in problems]
+
+    def gone(self, live: Mapping[str, ReaderState], now: datetime) -> dict[str, ReaderState]:
+        """Readers that were there, are not any more, and have no successor under their label."""
+        self._readers |= live
+        labels = {state.label for state in live.values()}
+        oldest = now - GONE_FOR
+        self._readers = {
+            member: state
+            for member, state in self._readers.items()
+            if member in live or (state.updated_at >= oldest and state.label not in labels)
+        }
+        newest: dict[str, str] = {}
+        for member in sorted(self._readers.keys() - live.keys(), key=self._seen_at):
+            newest[self._readers[member].label] = member
+        return {member: self._readers[member] for member in newest.values()}
+
+    def _seen_at(self, member: str) -> datetime:
+        return self._readers[member].updated_at
+
+    def last_result(self, seen: Observation) -> RebuildResult | None:
+        """The result that ended last, of all that were seen."""
+        told = [state.last_result for state in seen.facts.known_rebuilders.values()]
+        ended = [each for each in (*seen.results, *told, self._result) if each is not None]
+        self._result = max(ended, key=lambda each: each.finished_at, default=None)
+        return self._result
+
+
+def _known_since(problem: Problem, seen: Observation) -> datetime | None:
+    """Since when, where a fact says so."""
+    health = seen.verdict.components.get(problem.subject or "")
+    if health is None:
+        return None
+    match problem.code:
+        case Code.COMPONENT_FAILED:
+            return health.failing_since or health.failed_at
+        case Code.COMPONENT_HELD | Code.RELEASE_ROLLED_BACK:
+            return None if health.held is None else health.held.since
+        case Code.COMPONENT_PAUSED:
+            return None if health.paused is None else health.paused.since
+        case Code.COMPONENT_BEHIND | Code.COMPONENT_MISSING:
+            seconds = seen.freshness.get(problem.subject or "")
+            return seen.at - timedelta(seconds=seconds) if seconds else None
+    return None

@@ -1,0 +1,312 @@
+"""The state of the installation, looked at by one thread for all clients.
+
+The thread looks about once a second while somebody watches, and less often where a look takes long
+or nobody is there. What is well and what is not says the one judge, by the observer that also makes
+metrics and alerts: so the page, `indexrelay status` and an alert never disagree.
+
+The document (`indexrelay.admin.document`) has a number that grows when, and only when, something in
+it changed; it is the number of the event that carries the change (`indexrelay.admin.stream`). What
+changes with every look and says nothing new (when a live reader was seen last, how old what is not
+served yet is) does not count by itself, and is renewed every few seconds while somebody watches.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Final
+
+from anyio import to_thread
+from fastapi import APIRouter, Header, Response
+from sqlalchemy.exc import SQLAlchemyError
+
+from indexrelay.admin.document import DriftState, ReadersState, State, state_of
+from indexrelay.admin.sightings import Sightings
+from indexrelay.admin.stream import EventStream, PushedEvent
+from indexrelay.health.facts import Area
+from indexrelay.operations.monitor import Look, Looker
+from indexrelay.operations.observer import Observation
+from indexrelay.schemas.clock import Background, Clock
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.messages import RebuildRequested
+from indexrelay.schemas.names import canonical_json
+from indexrelay.schemas.settings import Settings
+from indexrelay.service.answers import matches
+from indexrelay.service.problems import RefusedError
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.catalog import Catalog
+from indexrelay.streams import Connection
+
+_log = get_logger(__name__)
+
+WATCHED_SECONDS: Final = 1.0
+"""Between two looks while somebody watches …"""
+UNWATCHED_SECONDS: Final = 5.0
+"""… and while nobody does."""
+_LOOK_SHARE: Final = 0.1
+"""Of the time at most that looks take."""
+RENEW_SECONDS: Final = 10.0
+"""How old what does not count as a change may be."""
+_FIRST_SECONDS: Final = 5.0
+"""How long an answer waits for the first look."""
+_ASKED_SECONDS: Final = 30.0
+"""How long somebody who asked for the state counts as watching."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateLook:
+    """One look, and the document that was made of it."""
+
+    look: Look
+    document: State
+    text: str
+    """The document as JSON, in one line."""
+
+    @property
+    def number(self) -> int:
+        """Of the document."""
+        return self.document.number
+
+    @property
+    def etag(self) -> str:
+        """Of the document; weak, since what says nothing new is not counted."""
+        return f'W/"{self.number}"'
+
+    @property
+    def event(self) -> PushedEvent:
+        """The whole state."""
+        return PushedEvent(number=self.number, name="state", text=self.text)
+
+
+class StateWatch:
+    """Looks again and again, on a thread of its own. Once stopped it stays stopped."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        store: ArtifactStore,
+        connection: Callable[[], Connection],
+        clock: Clock,
+        events: EventStream,
+        drift: Callable[[Observation], Mapping[str, DriftState]] = lambda _seen: {},
+        noting: Callable[[Observation], None] = lambda _seen: None,
+    ) -> None:
+        """What is handed in stays the caller's to close.
+
+        Args:
+            connection: to Redis; called at each look, since there may be none yet.
+            events: where changes are published.
+            drift: gives what is known of it, at once; called with each look.
+            noting: is given each look; never raises.
+        """
+        self._catalog = catalog
+        self._clock = clock
+        self._events = events
+        self._drift = drift
+        self._noting = noting
+        self._looker = Looker(
+            settings, catalog=catalog, store=store, connection=connection, clock=clock
+        )
+        self._sightings = Sightings(store)
+        self._last: StateLook | None = None
+        self._counted: Mapping[str, Any] = {}
+        """Of the last document: what counts."""
+        self._renewed_at = self._asked_at = clock.monotonic()
+        self._looked = threading.Event()
+        self._thread = Background(self.turn, name="admin-state")
+
+    def start(self) -> None:
+        """Start the thread; safe twice."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Return when no look runs any more; safe twice and before `start`."""
+        self._thread.stop()
+
+    def wake(self) -> None:
+        """Look now: something was done that the next look would show."""
+        self._thread.wake()
+
+    def look(self) -> StateLook | None:
+        """The last look; ``None``: there was none yet. From any thread, at once."""
+        return self._last
+
+    def required(self) -> StateLook:
+        """The last look, for an answer.
+
+        Raises:
+            RefusedError: there was none yet.
+        """
+        if self._last is None:
+            raise RefusedError(503, "nothing was looked at yet; ask again in a moment")
+        return self._last
+
+    async def first(self) -> StateLook:
+        """The last look; where there was none yet, the first one is waited for, for a while.
+
+        Raises:
+            RefusedError: it takes too long.
+        """
+        if self._last is None:
+            await to_thread.run_sync(self._looked.wait, _FIRST_SECONDS, abandon_on_cancel=True)
+        return self.required()
+
+    def whole(self) -> PushedEvent | None:
+        """The whole state as an event; ``None``: nothing was looked at yet."""
+        last = self._last
+        return None if last is None else last.event
+
+    def asked(self) -> None:
+        """Somebody asks for the state: look more often for a while."""
+        before, self._asked_at = self._asked_at, self._clock.monotonic()
+        if self._asked_at - before > _ASKED_SECONDS:
+            self._thread.wake()
+
+    def turn(self) -> float:
+        """Look once; the seconds until the next look."""
+        began = self._clock.monotonic()
+        self._take(self._looker.look())
+        self._looked.set()
+        took = self._clock.monotonic() - began
+        pause = WATCHED_SECONDS if self._watched else UNWATCHED_SECONDS
+        return max(pause, took / _LOOK_SHARE)
+
+    def _take(self, look: Look) -> None:
+        """Make the document, and publish it if it says something new."""
+        seen, last = look.seen, self._last
+        self._noting(seen)
+        document = state_of(
+            look,
+            self._sightings,
+            number=0,
+            requests=self._open_requests(seen),
+            drift=self._drift(seen),
+        )
+        dumped = document.model_dump(mode="json")
+        counted = _counted(dumped)
+        now = self._clock.monotonic()
+        renews = self._watched and now - self._renewed_at >= RENEW_SECONDS
+        if last is not None and counted == self._counted and not renews:
+            self._last = replace(last, look=look)
+            return
+
+        def made(number: int) -> str:
+            """The event's text; the look is replaced before anybody hears of it."""
+            whole = {**dumped, "number": number}
+            text = canonical_json(whole).decode()
+            self._last = StateLook(
+                look=look,
+                document=document.model_copy(update={"number": number}),
+                text=text,
+            )
+            if last is None:
+                return text
+            patch = _patch(whole, counted, self._counted, base=last.number)
+            return canonical_json(patch).decode()
+
+        self._events.publish_made("state" if last is None else "patch", made)
+        self._counted, self._renewed_at = counted, now
+
+    @property
+    def _watched(self) -> bool:
+        asked = self._clock.monotonic() - self._asked_at < _ASKED_SECONDS
+        return asked or len(self._events) > 0
+
+    def _open_requests(self, seen: Observation) -> list[RebuildRequested]:
+        """Those that wait for an answer; none where the catalog cannot be read."""
+        if Area.CATALOG in seen.facts.unknown:
+            return []
+        try:
+            return self._catalog.inbox.open_requests()
+        except SQLAlchemyError as error:
+            _log.debug("requests.unknown", error=str(error))
+            return []
+
+
+def _counted(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What counts as a change: components and readers by their names, without what changes with
+    every look and says nothing new."""
+    kept = {key: document[key] for key in document.keys() - _NOT_COUNTED}
+    readers = document["readers"]
+    kept["collections"] = [
+        {**each, "drift": each["drift"] and _without(each["drift"], "at")}
+        for each in document["collections"]
+    ]
+    kept["rebuilders"] = [_without(each, "last_seen_at") for each in document["rebuilders"]]
+    kept["components"] = {
+        each["name"]: {
+            **_without(each, "freshness_seconds"),
+            "building": each["building"] and _without(each["building"], "elapsed_seconds"),
+        }
+        for each in document["components"]
+    }
+    kept["readers"] = {
+        each["id"]: _without(each, "last_seen_at", "memory_bytes") for each in readers["items"]
+    }
+    kept["readers_counts"] = _without(readers, "items")
+    return kept
+
+
+_NOT_COUNTED: Final = frozenset({"number", "at", "freshness_seconds"})
+
+
+def _without(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {key: value for key, value in given.items() if key not in names}
+
+
+def _patch(
+    whole: Mapping[str, Any], counted: Mapping[str, Any], before: Mapping[str, Any], *, base: int
+) -> dict[str, Any]:
+    """What turns the document ``base`` into this one, but for what says nothing new.
+
+    ``set`` has whole values of the document's own keys; of ``components`` and ``readers`` those
+    that changed, and the names of those that went.
+    """
+    parts = {"components", "readers", "readers_counts"}
+    changed = {key for key in counted.keys() - parts if counted[key] != before.get(key)}
+    components, readers = (
+        _changed(counted, before, "components"),
+        _changed(counted, before, "readers"),
+    )
+    items = whole["readers"]["items"]
+    return {
+        "number": whole["number"],
+        "base": base,
+        "set": {key: whole[key] for key in sorted(changed | {"at", "freshness_seconds"})},
+        "components": [each for each in whole["components"] if each["name"] in components],
+        "components_gone": sorted(before["components"].keys() - counted["components"].keys()),
+        "readers": [each for each in items if each["id"] in readers],
+        "readers_gone": sorted(before["readers"].keys() - counted["readers"].keys()),
+        "readers_counts": counted["readers_counts"],
+        "last_seen": {each["id"]: each["last_seen_at"] for each in items},
+    }
+
+
+def _changed(counted: Mapping[str, Any], before: Mapping[str, Any], part: str) -> set[str]:
+    was = before[part]
+    return {name for name, each in counted[part].items() if was.get(name) != each}
+
+
+def state_routes(watch: StateWatch) -> APIRouter:
+    """``GET /state``."""
+    router = APIRouter()
+
+    @router.get("/state", response_model=State)
+    async def state(
+        if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
+    ) -> Response:
+        """Everything at the last look; 304 where the client has it already."""
+        watch.asked()
+        last = await watch.first()
+        headers = {"ETag": last.etag, "Cache-Control": "no-cache"}
+        if if_none_match is not None and matches(if_none_match, last.etag.removeprefix("W/")):
+            return Response(status_code=304, headers=headers)
+        return Response(last.text, headers=headers, media_type="application/json")
+
+    @router.get("/readers")
+    async def readers() -> ReadersState:
+        """The readers at the last look, and those that went within the last hour."""
+        return watch.required().document.readers
+
+    return router
