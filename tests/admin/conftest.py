@@ -8,7 +8,9 @@ import httpx
 import pytest
 
 from indexrelay.admin.service import AdminService
+from indexrelay.admin.version_cache import VersionCache
 from indexrelay.testing import MakePipeline, Pipeline
+from tests.admin.songs import two_releases
 
 CACHE = {"kind": "embedding_cache", "from": "tracks"}
 MakeService = Callable[..., AdminService]
@@ -62,3 +64,35 @@ def operator_of(service: AdminService) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=f"{service.address}/api/admin/", timeout=30) as client:
         client.headers["X-CSRF-Token"] = client.get("me").json()["csrf"]
         yield client
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """An installation with two releases."""
+    yield from two_releases(tmp_path_factory.mktemp("songs"))
+
+
+@pytest.fixture
+def song_versions(songs: Pipeline) -> Iterator[VersionCache]:
+    cache = VersionCache(songs.store, definitions=songs.settings.components, clock=songs.clock)
+    yield cache
+    cache.close()
+
+
+@pytest.fixture(scope="module")
+def song_client(songs: Pipeline) -> Iterator[httpx.Client]:
+    """Of an operator of that installation's admin service."""
+    service = AdminService(
+        songs.settings,
+        catalog=songs.catalog,
+        store=songs.store,
+        connection=songs.connection,
+        clock=songs.clock,
+        port=0,
+    )
+    try:
+        service.start()
+        with operator_of(service) as client:
+            yield client
+    finally:
+        service.stop()

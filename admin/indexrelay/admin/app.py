@@ -26,6 +26,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from indexrelay.admin.access import PREFIX, AccessCheck, access_routes
+from indexrelay.admin.lab import lab_routes
+from indexrelay.admin.maps import map_routes
 from indexrelay.admin.resources import AdminResources
 from indexrelay.admin.state import state_routes
 from indexrelay.admin.stream import stream_routes
@@ -96,6 +98,8 @@ def create_admin_app(resources: AdminResources, *, page: Path = PAGE) -> FastAPI
         access_routes(resources.access),
         state_routes(resources.state),
         stream_routes(resources.events, resources.state.whole, resources.access),
+        map_routes(resources),
+        lab_routes(resources),
     ):
         app.include_router(router, prefix=PREFIX)
 

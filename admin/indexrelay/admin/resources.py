@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from indexrelay.admin.access import Access, Caller
 from indexrelay.admin.state import StateWatch
 from indexrelay.admin.stream import EventStream
+from indexrelay.admin.version_cache import VersionCache
 from indexrelay.producers import Producer
 from indexrelay.producers.events import JobConnection
 from indexrelay.schemas.clock import Clock
@@ -32,6 +33,8 @@ class AdminResources:
     """The last look at everything."""
     events: EventStream
     """To all open pages."""
+    versions: VersionCache
+    """What people look into, opened read-only."""
 
     def record(
         self, action: AuditAction, caller: Caller, *, subject: str | None = None, **of: AuditValue

@@ -18,6 +18,7 @@ from indexrelay.admin.app import MAX_BODY_BYTES, create_admin_app
 from indexrelay.admin.resources import AdminResources
 from indexrelay.admin.state import StateWatch
 from indexrelay.admin.stream import EventStream
+from indexrelay.admin.version_cache import VersionCache
 from indexrelay.producers import Producer
 from indexrelay.producers.events import JobConnection
 from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
@@ -93,6 +94,8 @@ class AdminService:
             clock=clock,
             events=self.events,
         )
+        self._versions = VersionCache(store, definitions=settings.components, clock=clock)
+        self._stack.callback(self._versions.close)
         self._catalog, self._store = catalog, store
         self._listener: socket.socket | None = None
         self._server: uvicorn.Server | None = None
@@ -167,6 +170,7 @@ class AdminService:
             access=access,
             state=self.state,
             events=self.events,
+            versions=self._versions,
         )
         limits = fitting(
             HttpSettings(max_connections=MAX_CONNECTIONS, max_body_bytes=MAX_BODY_BYTES)

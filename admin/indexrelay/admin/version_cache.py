@@ -1,0 +1,256 @@
+"""Versions opened read-only for people: the map and the search lab look into them.
+
+A reader serves one release. The lab compares two, one of which may be months old, and the map goes
+on answering for what a page still shows while the next release is on its way. Both open versions
+straight from the artifact store, as a reader does: every file is checked, and a manifest chooses
+only among the kinds that this process may run. Only what a kept release names is opened.
+
+A few stay open, and the one that was not used for the longest is let go of. It is closed by whoever
+uses it last, so a search that still runs in it is not disturbed.
+"""
+
+import contextlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from indexrelay.reloaders.loader import Opener
+from indexrelay.reloaders.snapshot import ServedComponent
+from indexrelay.schemas.clock import Clock
+from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.settings import ComponentDefinition
+from indexrelay.schemas.versions import Release, VersionManifest
+from indexrelay.service.answers import plain_json
+from indexrelay.service.limits import FewThreads
+from indexrelay.service.problems import FieldMistake, RefusedError
+from indexrelay.storage.artifacts import ArtifactStore
+from indexrelay.storage.errors import ReleaseUnreadableError, VersionUnreadableError
+
+MOST_OPEN: Final = 12
+"""Versions: two releases of a map, of what it is searched by and of what is compared, and room for
+another person. They are mapped files, so one that nobody searches takes hardly any memory."""
+_MANIFESTS: Final = 1024
+"""Kept parsed: a few releases of many components."""
+
+
+_THREADS: Final = 2
+_WAIT_SECONDS: Final = 5.0
+_ANSWER_SECONDS: Final = 20.0
+
+ResultT = TypeVar("ResultT")
+
+
+class FieldError(RefusedError):
+    """Raised when one field of a request is wrong; the problem document names it."""
+
+    def __init__(self, field: str, detail: str, *, status: int = 422) -> None:
+        super().__init__(status, detail, errors=(FieldMistake(field=field, detail=detail),))
+        self.field = field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """One version of one component, and the release that names it."""
+
+    component: str
+    version: str
+    release: Release
+
+
+class VersionCache:
+    """Opens versions that releases name, and keeps a few open; safe to use from many threads."""
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        *,
+        definitions: Mapping[str, ComponentDefinition],
+        clock: Clock,
+        most: int = MOST_OPEN,
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            store: where the releases are.
+            definitions: of the components, which say whose classes may be run.
+            clock: for how long an opening took.
+            most: so many versions stay open.
+        """
+        self._store = store
+        self._opener = Opener(store, definitions=definitions, clock=clock)
+        self._most = most
+        self._lock = threading.Lock()
+        self._opening = threading.Lock()
+        self._open: OrderedDict[tuple[str, str], ServedComponent] = OrderedDict()
+        self._manifests: OrderedDict[tuple[str, str], VersionManifest] = OrderedDict()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        """How many are open, those in use beyond the limit not counted."""
+        return len(self._open)
+
+    def release(self, number: int | None = None, *, field: str = "release") -> Release:
+        """A kept release; ``None``: the newest.
+
+        Args:
+            number: which.
+            field: of the request, for the error.
+
+        Raises:
+            FieldError: it is not kept or not readable, or there is none yet.
+            StoreAccessError: the operating system refuses.
+        """
+        if number is None:
+            newest = self._store.newest_release()
+            if newest is None:
+                raise FieldError(field, "nothing is released yet: start a rebuild", status=404)
+            return newest
+        try:
+            return self._store.release(number)
+        except ReleaseUnreadableError as error:
+            raise FieldError(field, str(error)) from error
+
+    def releases(self, most: int) -> list[Release]:
+        """The newest kept releases that can be read, the newest first."""
+        found: list[Release] = []
+        for number in self._store.release_numbers():
+            if len(found) == most:
+                break
+            with contextlib.suppress(ReleaseUnreadableError):
+                found.append(self._store.release(number))
+        return found
+
+    def named(self, component: str, release: Release, *, field: str = "component") -> Named:
+        """The version of a component in a release.
+
+        Raises:
+            FieldError: the release does not have the component.
+        """
+        version = release.components.get(component)
+        if version is None:
+            there = ", ".join(sorted(release.components)[:20]) or "nothing"
+            raise FieldError(
+                field,
+                f"release {release.number} has no component {component!r:.100}; it has {there}",
+                status=404,
+            )
+        return Named(component=component, version=version, release=release)
+
+    def found(self, component: str, version: str | None) -> Named:
+        """A version by its id, with the newest kept release that names it; ``None``: the newest.
+
+        Raises:
+            FieldError: no kept release names it.
+        """
+        newest = self.release()
+        if version is None or newest.components.get(component) == version:
+            return self.named(component, newest)
+        for release in self._store.releases():
+            if (component, version) in release.versions:
+                return Named(component=component, version=version, release=release)
+        raise FieldError(
+            "version", f"no kept release has this version of {component!r:.100}", status=404
+        )
+
+    def manifests(self, release: Release) -> dict[str, VersionManifest]:
+        """By component: the manifests of a release, those that cannot be read left out."""
+        found: dict[str, VersionManifest] = {}
+        for component, version in sorted(release.components.items()):
+            key = component, version
+            if (manifest := self._manifests.get(key)) is None:
+                with contextlib.suppress(VersionUnreadableError):
+                    manifest = self._store.version(component, version)
+            if manifest is None:
+                continue
+            found[component] = manifest
+            with self._lock:
+                self._manifests[key] = manifest
+                while len(self._manifests) > _MANIFESTS:
+                    self._manifests.popitem(last=False)
+        return found
+
+    def open(self, named: Named) -> ServedComponent:
+        """The version, opened; keep the reference while its value is used, and no longer.
+
+        Raises:
+            IndexRelayError: it is not intact, or its kind may not run or does not load here.
+            Exception: whatever a user's kind raises.
+        """
+        key = named.component, named.version
+        opened = self._known(key)
+        if opened is not None:
+            return opened
+        with self._opening:  # two who want the same one open it once
+            opened = self._known(key)
+            if opened is not None:
+                return opened
+            opened = self._opener.open(named.component, named.version, serving=None)
+            dropped: list[Any] = []  # closed outside of the lock
+            with self._lock:
+                if not self._is_closed:
+                    self._open[key] = opened
+                while len(self._open) > self._most:
+                    dropped.append(self._open.popitem(last=False))
+            del dropped
+            return opened
+
+    def close(self) -> None:
+        """Let go of everything; what is still in use is closed by its last user. Safe twice."""
+        with self._lock:
+            self._is_closed = True
+            dropped = list(self._open.values())
+            self._open.clear()
+        del dropped
+
+    def _known(self, key: tuple[str, str]) -> ServedComponent | None:
+        with self._lock:
+            opened = self._open.get(key)
+            if opened is not None:
+                self._open.move_to_end(key)
+            return opened
+
+
+class LookThreads:
+    """Runs looks into versions on two threads of their own, each with a time limit; for one event
+    loop.
+
+    What takes longer than its limit runs to its end all the same, so that a version whose files
+    are checked for the first time is open for the next who asks.
+    """
+
+    def __init__(self, what: str) -> None:
+        """``what``: there is too much of, where nobody gets a thread."""
+        self._threads = FewThreads(_THREADS, what)
+
+    async def run(self, look: Callable[[], ResultT]) -> ResultT:
+        """What ``look`` returns.
+
+        Raises:
+            OverloadedError: no thread was free in time.
+            RefusedError: it did not end in time, or a version cannot be opened; or what it raises.
+            Exception: another error of ``look``.
+        """
+        try:
+            return await self._threads.run(
+                look, seconds=_WAIT_SECONDS, answer_seconds=_ANSWER_SECONDS
+            )
+        except TimeoutError:
+            detail = f"there is no answer after {_ANSWER_SECONDS:g} s; ask again in a moment"
+            raise RefusedError(503, detail) from None
+        except RefusedError:
+            raise
+        except IndexRelayError as error:
+            raise RefusedError(409, str(error)) from error
+
+    async def answer(self, look: Callable[[], BaseModel]) -> Response:
+        """The document that ``look`` returns, as JSON; raises as `run`."""
+
+        def encoded() -> bytes:
+            return plain_json(look().model_dump())  # an id may hold half a surrogate pair
+
+        return Response(await self.run(encoded), media_type="application/json")
