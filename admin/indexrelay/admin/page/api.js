@@ -12,7 +12,8 @@ export class ApiError extends Error {
     super(problem.detail || problem.title || "the request failed");
     this.name = "ApiError";
     this.status = status;
-    this.title = problem.title || "";
+    // A problem's own title is the status in words: the sentence beside it says more.
+    this.title = status === 0 ? problem.title : "";
     this.detail = problem.detail || "";
     this.problem = problem;
     this.retryAfter = retryAfter;

@@ -2,6 +2,7 @@
 
 import {
   ErrorNote,
+  axisTime,
   clean,
   colour,
   html,
@@ -82,7 +83,9 @@ function axis(format) {
     ticks: { show: false },
     font: "12px system-ui, sans-serif",
     gap: 6,
-    ...(format && { size: 62, values: (_, values) => values.map((value) => (value === null ? "" : format(value))) }),
+    ...(format
+      ? { size: 62, values: (_, values) => values.map((value) => (value === null ? "" : format(value))) }
+      : { size: 32, values: (_, values, __, ___, step) => values.map((value) => axisTime(value, step)) }),
   };
 }
 
@@ -91,7 +94,7 @@ function drawnSeries({ label, tone, points }) {
   return {
     label,
     stroke,
-    width: points ? 0 : 1.6,
+    width: points ? 0 : 1.4,
     spanGaps: false,
     ...(points && { paths: () => null }),
     points: points

@@ -121,7 +121,7 @@ export function age(iso) {
   const seconds = secondsSince(iso);
   if (seconds === null) return NOTHING;
   const away = Math.abs(seconds);
-  if (away < 2) return "now";
+  if (away < 2) return "just now";
   const text =
     away < 60
       ? `${Math.floor(away)} s`
@@ -131,6 +131,16 @@ export function age(iso) {
           ? `${Math.floor(away / 3600)} h`
           : `${Math.floor(away / 86400)} d`;
   return seconds < 0 ? `in ${text}` : `${text} ago`;
+}
+
+const day = new Intl.DateTimeFormat(LOCALE, { day: "numeric", month: "short" });
+const minute = new Intl.DateTimeFormat(LOCALE, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+
+/** A point of a time axis, in seconds since 1970: the day, or within a day the minute. */
+export function axisTime(seconds, step) {
+  const at = new Date(seconds * 1000);
+  const midnight = at.getHours() === 0 && at.getMinutes() === 0;
+  return (step >= 86_400 || midnight ? day : minute).format(at);
 }
 
 const dayAndTime = new Intl.DateTimeFormat(LOCALE, {
@@ -154,10 +164,7 @@ const INVISIBLE =
   /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff]/gu;
 
 function visible(sign) {
-  const code = sign.codePointAt(0);
-  if (code < 0x20) return String.fromCodePoint(0x2400 + code);
-  if (code === 0x7f) return "␡";
-  return `⟨U+${code.toString(16).toUpperCase().padStart(4, "0")}⟩`;
+  return `⟨U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}⟩`;
 }
 
 /**

@@ -230,9 +230,8 @@ function View({ route, state, me }) {
 
 function Navigation({ route, state, me, open, onLogout }) {
   const counts = {
-    overview: state?.problems?.filter((each) => each.severity !== "info").length,
-    alerts: state?.alerts?.length,
-    "dead-letters": state?.dead_letters,
+    overview: state?.problems.filter((each) => each.severity !== "info").length,
+    alerts: state?.alerts.length,
   };
   return html`<nav class=${`navigation ${open ? "open" : ""}`} id="navigation" aria-label="Views">
     <ul>
@@ -292,6 +291,7 @@ function Frame({ me, onLogout }) {
   const route = useRoute();
   const state = useLatest("state");
   const connection = useLatest("connection");
+  const problem = useLatest("problem");
   const [open, setOpen] = useState(false);
   const main = useRef(null);
   const visited = useRef(null);
@@ -305,6 +305,14 @@ function Frame({ me, onLogout }) {
     }
     visited.current = place;
   }, [place]);
+  const isHere = state !== null;
+  useEffect(() => {
+    if (!isHere) return;
+    // The other views too, while nothing else is to be done: they open at once, and even while the
+    // service starts again.
+    const load = () => VIEWS.forEach((each) => each.draw().catch(() => undefined));
+    (globalThis.requestIdleCallback ?? setTimeout)(load);
+  }, [isHere]);
   const status = state ? look(state.status) : null;
   useEffect(() => {
     document.title = `${status && state.status !== "healthy" ? `${status.word} – ` : ""}${title} – indexrelay`;
@@ -324,6 +332,7 @@ function Frame({ me, onLogout }) {
         onClick=${() => setOpen(!open)}
       ><${Icon} name=${open ? "close" : "menu"} /></button>
       <a class="home" href=${link("overview")}><${Brand} /></a>
+      ${state?.namespace && html`<span class="namespace" title="The namespace of this installation">${clean(state.namespace, 40)}</span>`}
       <span class="space"></span>
       ${status &&
       html`<a class=${`verdict-chip ${status.tone}`} href=${link("overview")} title=${clean(state.sentence, 300)}>
@@ -342,6 +351,7 @@ function Frame({ me, onLogout }) {
       html`<p class=${`banner ${CONNECTIONS[connection].tone}`}>
         <${Icon} name=${CONNECTIONS[connection].icon} /><span>${CONNECTIONS[connection].hint}</span>
       </p>`}
+      ${state === null && problem && connection !== "reconnecting" && connection !== "offline" && html`<${ErrorNote} error=${problem} />`}
       <${View} route=${route} state=${state} me=${me} />
     </main>
     <${Announcer} state=${state} connection=${connection} />`;

@@ -389,11 +389,12 @@ export function Empty({ title, hint, action, icon = "empty" }) {
 export function ErrorNote({ error, retry }) {
   if (!error) return null;
   const fields = error.fields ?? [];
+  const message = error.message || String(error);
   return html`<div class="error-note" role="alert">
     <${Icon} name="bad" />
     <div>
       ${error.title && html`<p class="error-title"><${Text} value=${error.title} limit=${120} /></p>`}
-      <p><${Text} value=${error.message || String(error)} limit=${1000} lines /></p>
+      <p><${Text} value=${message.charAt(0).toUpperCase() + message.slice(1)} limit=${1000} lines /></p>
       ${fields.length > 0 &&
       html`<ul>
         ${fields.slice(0, 8).map(
@@ -489,8 +490,12 @@ export function Table({ caption, columns, rows, rowKey, empty, filter, order = n
     const by = sorted && columns.find((column) => column.key === sorted[0])?.sort;
     if (!by) return kept;
     const sign = sorted[1] === "desc" ? -1 : 1;
-    return [...kept].sort((one, other) => sign * compared(by(one), by(other)));
+    return kept
+      .map((row) => [by(row), row])
+      .sort(([one], [other]) => sign * compared(one, other))
+      .map(([, row]) => row);
   }, [rows, columns, sorted, words]);
+  const [frame, scrolls] = useScrolls();
   if (rows.length === 0 && empty) return empty;
   const some = found.slice(0, shown);
   return html`<div class="table-frame" data-testid=${testid ?? null}>
@@ -510,7 +515,13 @@ export function Table({ caption, columns, rows, rowKey, empty, filter, order = n
       />
       <span class="note" role="status">${words ? `${number(found.length)} of ${number(rows.length)}` : ""}</span>
     </div>`}
-    <div class="table-scroll">
+    <div
+      class="table-scroll"
+      ref=${frame}
+      tabindex=${scrolls ? 0 : null}
+      role=${scrolls ? "region" : null}
+      aria-label=${scrolls ? caption : null}
+    >
       <table role="table">
         <caption class="unseen">${caption}</caption>
         <thead role="rowgroup">
@@ -537,6 +548,21 @@ export function Table({ caption, columns, rows, rowKey, empty, filter, order = n
   </div>`;
 }
 
+/** Whether what a box holds is wider than the box: then the keyboard must be able to scroll it. */
+function useScrolls() {
+  const [scrolls, setScrolls] = useState(false);
+  const watch = useRef(null);
+  const frame = useCallback((element) => {
+    watch.current?.disconnect();
+    if (!element) return;
+    const measure = () => setScrolls(element.scrollWidth > element.clientWidth + 1);
+    watch.current = new ResizeObserver(measure);
+    watch.current.observe(element);
+    if (element.firstElementChild) watch.current.observe(element.firstElementChild);
+  }, []);
+  return [frame, scrolls];
+}
+
 function Heading({ column, sorted, onSort }) {
   const names = [column.align === "end" && "end", column.wide && "wide"].filter(Boolean).join(" ");
   if (!column.sort) return html`<th scope="col" role="columnheader" class=${names}>${column.title}</th>`;
@@ -554,11 +580,13 @@ function Heading({ column, sorted, onSort }) {
   </th>`;
 }
 
+const collator = new Intl.Collator(undefined, { numeric: true });
+
 function compared(one, other) {
   const missing = (value) => value === null || value === undefined || Number.isNaN(value);
   if (missing(one) || missing(other)) return Number(missing(one)) - Number(missing(other));
   if (typeof one === "string" && typeof other === "string") {
-    return one.localeCompare(other, undefined, { numeric: true });
+    return collator.compare(one, other);
   }
   return one < other ? -1 : one > other ? 1 : 0;
 }
@@ -609,6 +637,8 @@ export function Dialog({ title, onClose, busy = false, wide = false, actions, ch
     const opener = document.activeElement;
     const dialog = box.current;
     dialog.showModal();
+    const field = ".dialog-body :is(input, select, textarea):not(:disabled)";
+    (dialog.querySelector(field) ?? dialog.querySelector(".dialog-foot button"))?.focus();
     return () => {
       dialog.close();
       if (opener instanceof HTMLElement && opener.isConnected) opener.focus();
@@ -640,6 +670,7 @@ export function Dialog({ title, onClose, busy = false, wide = false, actions, ch
  *
  * @param {Array} what sentences on what will happen, one a line: text or nodes.
  * @param {string} verb the word on the button: "Roll back", "Drop".
+ * @param {boolean} ready whether enough is said to go on.
  * @param {boolean} reason whether one must say why; it goes to the audit log.
  * @param {boolean} ready whether it can be done already: what will happen may have to be asked for.
  * @param {(reason: string | null) => Promise} onConfirm an error is shown, and the dialog stays.

@@ -8,6 +8,7 @@ import { setServerTime } from "./formats.js";
 
 const EVENTS = ["state", "patch", "rebuild", "release", "map"];
 const FIRST_PAUSE_MS = 500;
+const FIRST_MS = 2000;
 const LONGEST_PAUSE_MS = 10_000;
 /** After so long without the service it is called offline, not reconnecting. */
 const OFFLINE_MS = 15_000;
@@ -23,8 +24,8 @@ let lostAt = null;
 let running = false;
 let tag = null;
 
-/** The newest of everything: `state`, `rebuild`, and how the `connection` is. */
-export const latest = { state: null, rebuild: null, connection: "connecting" };
+/** The newest of everything; `problem`: why there is no state yet. */
+export const latest = { state: null, rebuild: null, connection: "connecting", problem: null };
 
 /** Be told of an event by name; "connection" is the page's own. Returns how to stop that. */
 export function onEvent(name, listener) {
@@ -43,10 +44,17 @@ function setConnection(word) {
   emit("connection", word);
 }
 
+function setProblem(error) {
+  if (latest.problem === error) return;
+  latest.problem = error;
+  emit("problem", error);
+}
+
 /** Take a whole state; what did not change stays the same object, so that nothing draws it again. */
 function takeState(fresh) {
   if (fresh === null || typeof fresh !== "object") return;
   setServerTime(fresh.at);
+  setProblem(null);
   latest.state = kept(latest.state, fresh);
   emit("state", latest.state);
 }
@@ -177,12 +185,23 @@ export function start() {
   if (running) return;
   running = true;
   open();
-  refresh().catch(() => undefined);
+  first();
   poll = setInterval(() => {
     if (!document.hidden) refresh().catch(() => undefined);
   }, POLL_MS);
   addEventListener("online", hurry);
   document.addEventListener("visibilitychange", hurry);
+}
+
+/** Ask for the first state until it is here: a service that has just begun has none yet. */
+async function first() {
+  if (!running || latest.state !== null) return;
+  try {
+    await refresh();
+  } catch (error) {
+    setProblem(error);
+    setTimeout(first, FIRST_MS);
+  }
 }
 
 function hurry() {
@@ -201,7 +220,7 @@ export function stop() {
   clearInterval(poll);
   removeEventListener("online", hurry);
   document.removeEventListener("visibilitychange", hurry);
-  latest.state = latest.rebuild = tag = null;
+  latest.state = latest.rebuild = latest.problem = tag = null;
   lostAt = null;
   setConnection("connecting");
 }

@@ -190,7 +190,7 @@ function names(list, limit = 4) {
 }
 
 const REBUILD_COLUMNS = [
-  { key: "at", title: "Ended", sort: (row) => row.at, cell: (row) => html`<${Stamp} at=${row.at} />` },
+  { key: "at", title: "Ended", sort: (row) => Date.parse(row.at), cell: (row) => html`<${Stamp} at=${row.at} />` },
   { key: "status", title: "Result", sort: (row) => row.status, cell: (row) => html`<${State} value=${row.status} />` },
   { key: "seconds", title: "Took", align: "end", sort: (row) => row.seconds, cell: (row) => html`<${Duration} seconds=${row.seconds} />` },
   { key: "components", title: "Components", cell: (row) => names(row.components) },
@@ -237,7 +237,7 @@ const RELEASE_COLUMNS = [
     sort: (row) => row.number,
     cell: (row) => html`<a href=${link("releases", row.number)}>${number(row.number)}</a>`,
   },
-  { key: "made_at", title: "Made", sort: (row) => row.made_at, cell: (row) => html`<${Stamp} at=${row.made_at} />` },
+  { key: "made_at", title: "Made", sort: (row) => Date.parse(row.made_at), cell: (row) => html`<${Stamp} at=${row.made_at} />` },
   { key: "what", title: "What it changed", wide: true, cell: (row) => html`<${Changes} release=${row} />` },
   { key: "by", title: "By", sort: (row) => row.by, cell: (row) => clean(row.by, 80) },
   { key: "reason", title: "Reason", cell: (row) => html`<${Text} value=${row.reason} limit=${200} />` },

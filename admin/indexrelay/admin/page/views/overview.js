@@ -55,8 +55,10 @@ export function OverviewView({ state, me }) {
   return html`<${PageHead} title="Overview" actions=${action} />
     <${VerdictCard} state=${state} />
     <${Tiles} state=${state} />
-    <${RebuildPanel} summary=${state.rebuild} rebuild=${rebuild} components=${state.components} />
-    <${Problems} problems=${state.problems} />
+    <div class="beside">
+      <${Problems} problems=${state.problems} />
+      <${RebuildPanel} summary=${state.rebuild} rebuild=${rebuild} components=${state.components} />
+    </div>
     <${Components} components=${state.components} />
     <${Collections} collections=${state.collections} />
     ${state.notes.length > 0 &&
@@ -182,16 +184,15 @@ function RebuildPanel({ summary, rebuild, components }) {
   const since = rebuild?.started_at ?? summary.started_at;
   const until = rebuild?.finished_at ?? summary.finished_at;
   const seconds = since && until ? (Date.parse(until) - Date.parse(since)) / 1000 : null;
-  return html`<${Panel} title="Rebuild" flush testid="rebuild">
+  return html`<${Panel} title="Rebuild" flush testid="rebuild" actions=${html`<${State} value=${summary.state} />`}>
     <div class="build-head">
-      <${State} value=${summary.state} />
-      ${running && since && html`<span>running for <${Elapsed} at=${since} /></span>`}
-      ${!running && until && html`<span>ended <${Age} at=${until} />${seconds !== null && html`, took <${Duration} seconds=${seconds} />`}</span>`}
-      ${rebuild?.requested_by && html`<span class="note">asked for by <${Text} value=${rebuild.requested_by} limit=${60} /></span>`}
-      ${rebuild?.reason && html`<span class="note">“<${Text} value=${rebuild.reason} limit=${120} />”</span>`}
-      ${summary.state === "idle" && html`<span class="note">Nothing is built just now. Search goes on while something is.</span>`}
+      ${running && html`<p>${since ? html`Running for <${Elapsed} at=${since} />` : "Asked for; a rebuilder takes it up."}</p>`}
+      ${!running && until && html`<p>Ended <${Age} at=${until} />${seconds !== null && html`, took <${Duration} seconds=${seconds} />`}.</p>`}
+      ${summary.state === "idle" && html`<p>There was none yet. Search goes on while one runs.</p>`}
+      ${rebuild?.requested_by && html`<p class="note">Asked for by <${Text} value=${rebuild.requested_by} limit=${60} />${rebuild.reason && html`: “<${Text} value=${rebuild.reason} limit=${120} />”`}</p>`}
+      ${!running && !summary.error && summary.message && html`<p class="note"><${Text} value=${summary.message} limit=${400} /></p>`}
+      ${!running && summary.error && html`<${ErrorNote} error=${{ message: summary.error }} />`}
     </div>
-    ${summary.error && html`<div class="build-head"><${ErrorNote} error=${{ message: summary.error }} /></div>`}
     ${rows.length > 0 && html`<ul class="build-list">${rows.map((row) => html`<${BuildRow} key=${row.name} row=${row} />`)}</ul>`}
   <//>`;
 }
@@ -209,19 +210,31 @@ function buildingRows(components) {
     .map((each) => ({ name: each.name, state: "building", ...each.building, seconds: each.building.elapsed_seconds }));
 }
 
+// The way of a build; each step is a fifth of the bar, however long it takes.
+const STEPS = ["reading", "building", "verifying", "storing", "releasing"];
+
+function stepOf({ step, share }) {
+  const place = STEPS.indexOf(step);
+  if (place < 0) return { whole: null, words: step ? clean(step, 80) : "" };
+  const known = typeof share === "number";
+  const words = `${step}${known ? ` ${percent(share)}` : ""}, step ${place + 1} of ${STEPS.length}`;
+  return { whole: (place + (known ? share : 0)) / STEPS.length, words };
+}
+
 function BuildRow({ row }) {
   const busy = row.state === "building" || row.state === "verifying";
-  const step = row.step ? clean(row.step, 80) : "";
+  const { whole, words } = stepOf(row);
   return html`<li>
     <a class="name" href=${link("components", row.name)}>${clean(row.name, 80)}</a>
     <span><${State} value=${row.state} /></span>
-    <span class="bar-cell">
-      ${busy && html`<${Progress} share=${row.share} label=${`${clean(row.name, 60)}: ${step || row.state}`} />`}
-      <span class="note">${busy ? step : ""}</span>
-    </span>
     <span class="time figure">
       ${busy && row.started_at ? html`<${Elapsed} at=${row.started_at} />` : row.seconds === null || row.seconds === undefined ? "" : duration(row.seconds)}
     </span>
+    ${busy &&
+    html`<div class="bar-cell">
+      <${Progress} share=${whole} label=${`${clean(row.name, 60)}: ${words || row.state}`} />
+      <span class="note">${words}</span>
+    </div>`}
     ${row.error && html`<p class="error"><${Text} value=${row.error} limit=${800} lines /></p>`}
   </li>`;
 }
@@ -248,8 +261,6 @@ function RebuildDialog({ components, onClose }) {
     setChosen(next);
   };
   const start = async () => {
-    if (which === CHOSEN && chosen.size === 0) throw new Error("choose at least one component");
-    if (which === ALL && names.length === 0) throw new Error("every component is held or paused: lift that first");
     try {
       await api.post("rebuilds", { components: names, full, force, reason: reason.trim() || "from the page" });
     } catch (error) {
@@ -265,14 +276,20 @@ function RebuildDialog({ components, onClose }) {
     checked=${which === value}
     onChoose=${() => setWhich(value)}
   />`;
+  const ready = which === DUE || count > 0;
+  const nothing = {
+    [DUE]: "Nothing is due now: the rebuilder looks, and ends at once.",
+    [ALL]: "Every component is held, paused or undeclared: lift that first.",
+    [CHOSEN]: "Choose at least one component.",
+  };
   const what = [
-    count === 0 && which === DUE
-      ? "Nothing is due now: the rebuilder looks, and ends at once."
+    count === 0
+      ? nothing[which]
       : `${counted(count, "component is", "components are")} built${full ? " from scratch" : ""}, and what is made from them after that.`,
-    "Readers go on serving the release that they have. The new one replaces it after it has passed its checks.",
+    count > 0 && "Readers go on serving the release that they have. The new one replaces it after it has passed its checks.",
     force && "A version is released even if it lost more entries than max_shrink allows.",
   ].filter(Boolean);
-  return html`<${Confirm} title="Rebuild" verb="Rebuild" what=${what} onConfirm=${start} onClose=${onClose}>
+  return html`<${Confirm} title="Rebuild" verb="Rebuild" ready=${ready} onConfirm=${start} onClose=${onClose}>
     <fieldset class="choices">
       <legend>What to build</legend>
       ${option(DUE, "What is due", due.length ? `${counted(due.length, "component")}: ${clean(due.map((each) => each.name).join(", "), 120)}` : "nothing is, just now")}
@@ -302,6 +319,10 @@ function RebuildDialog({ components, onClose }) {
     <${Field} label="Reason (optional)" hint="It is kept with the rebuild and in the audit log.">
       ${(control) => html`<input ...${control} maxlength="300" autocomplete="off" value=${reason} onInput=${(event) => setReason(event.currentTarget.value)} />`}
     <//>
+    <section class="outcome" aria-live="polite">
+      <h3>What happens</h3>
+      <ul class="will">${what.map((each) => html`<li key=${each}>${each}</li>`)}</ul>
+    </section>
   <//>`;
 }
 
