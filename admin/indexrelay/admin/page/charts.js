@@ -84,7 +84,7 @@ function axis(format) {
     font: "12px system-ui, sans-serif",
     gap: 6,
     ...(format
-      ? { size: 62, values: (_, values) => values.map((value) => (value === null ? "" : format(value))) }
+      ? { size: 62, values: (_, values) => values.map((value) => (value === null ? "" : format(value).replace(".0 ", " "))) }
       : { size: 32, values: (_, values, __, ___, step) => values.map((value) => axisTime(value, step)) }),
   };
 }

@@ -22,7 +22,7 @@ import {
   useState,
 } from "./parts.js";
 import { onSignedOut, useToken } from "./api.js";
-import { latest, start, stop } from "./stream.js";
+import { ahead, latest, start, stop } from "./stream.js";
 
 // In the order of the navigation. `group` is a title above the first view that has it.
 const VIEWS = [
@@ -305,6 +305,7 @@ function Frame({ me, onLogout }) {
     }
     visited.current = place;
   }, [place]);
+  const away = connection === "reconnecting" || connection === "offline";
   const isHere = state !== null;
   useEffect(() => {
     if (!isHere) return;
@@ -335,23 +336,23 @@ function Frame({ me, onLogout }) {
       ${state?.namespace && html`<span class="namespace" title="The namespace of this installation">${clean(state.namespace, 40)}</span>`}
       <span class="space"></span>
       ${status &&
-      html`<a class=${`verdict-chip ${status.tone}`} href=${link("overview")} title=${clean(state.sentence, 300)}>
+      html`<a class=${`verdict-chip ${away ? "quiet" : status.tone}`} href=${link("overview")} title=${clean(state.sentence, 300)}>
         <${Icon} name=${status.icon} />${status.word}
       </a>`}
       <${Connection} word=${connection} />
     </header>
     <${Navigation} route=${route} state=${state} me=${me} open=${open} onLogout=${onLogout} />
-    <main class="content" tabindex="-1" ref=${main}>
+    <main class=${`content ${away ? "stale" : ""}`} tabindex="-1" ref=${main}>
       ${me.anonymous &&
       html`<p class="banner warn">
         <${Icon} name="warn" />
         <span>No credentials are configured: everybody on this machine is an operator here. <code>indexrelay admin password</code> makes one.</span>
       </p>`}
-      ${(connection === "reconnecting" || connection === "offline") &&
-      html`<p class=${`banner ${CONNECTIONS[connection].tone}`}>
+      ${away &&
+      html`<p class=${`banner floating ${CONNECTIONS[connection].tone}`}>
         <${Icon} name=${CONNECTIONS[connection].icon} /><span>${CONNECTIONS[connection].hint}</span>
       </p>`}
-      ${state === null && problem && connection !== "reconnecting" && connection !== "offline" && html`<${ErrorNote} error=${problem} />`}
+      ${state === null && problem && !away && html`<${ErrorNote} error=${problem} />`}
       <${View} route=${route} state=${state} me=${me} />
     </main>
     <${Announcer} state=${state} connection=${connection} />`;
@@ -413,4 +414,7 @@ function App() {
 }
 
 applyTheme(savedTheme());
+// What is needed first is asked for at once, not one after the other.
+ahead();
+VIEWS.find((each) => each.name === parsedRoute().view)?.draw().catch(() => undefined);
 render(html`<${App} />`, document.getElementById("page"));

@@ -670,7 +670,6 @@ export function Dialog({ title, onClose, busy = false, wide = false, actions, ch
  *
  * @param {Array} what sentences on what will happen, one a line: text or nodes.
  * @param {string} verb the word on the button: "Roll back", "Drop".
- * @param {boolean} ready whether enough is said to go on.
  * @param {boolean} reason whether one must say why; it goes to the audit log.
  * @param {boolean} ready whether it can be done already: what will happen may have to be asked for.
  * @param {(reason: string | null) => Promise} onConfirm an error is shown, and the dialog stays.

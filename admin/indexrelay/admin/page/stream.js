@@ -8,8 +8,9 @@ import { setServerTime } from "./formats.js";
 
 const EVENTS = ["state", "patch", "rebuild", "release", "map"];
 const FIRST_PAUSE_MS = 500;
-const FIRST_MS = 2000;
 const LONGEST_PAUSE_MS = 10_000;
+/** That a connection ended is no news if the next one is there so soon: each ends after a while. */
+const NEWS_MS = 1500;
 /** After so long without the service it is called offline, not reconnecting. */
 const OFFLINE_MS = 15_000;
 /** So often the state is asked for by itself: an open connection may be dead without a sign. */
@@ -23,6 +24,9 @@ let poll = null;
 let lostAt = null;
 let running = false;
 let tag = null;
+let watch = null;
+let lastId = 0;
+let asked = null;
 
 /** The newest of everything; `problem`: why there is no state yet. */
 export const latest = { state: null, rebuild: null, connection: "connecting", problem: null };
@@ -139,52 +143,23 @@ function take(name, text) {
 
 /** Ask for the whole state; nothing is sent when it is the one that is here. */
 export async function refresh() {
-  const answer = await api.changed("state", tag);
+  const early = asked;
+  asked = null;
+  const answer = (await early?.catch(() => null)) ?? (await api.changed("state", tag));
   tag = answer.tag;
   if (answer.body !== null) takeState(answer.body);
 }
 
-function open() {
-  source?.close();
-  source = new EventSource(new URL("stream", api.root));
-  source.onopen = () => {
-    pause = FIRST_PAUSE_MS;
-    lostAt = null;
-    setConnection("live");
-  };
-  source.onerror = () => {
-    // The browser opens it again by itself unless an answer told it not to; we do so anyway, since
-    // its pauses are not ours and some answers (502 of a proxy) end it for good.
-    source.close();
-    lost();
-  };
-  for (const name of EVENTS) source.addEventListener(name, (event) => take(name, event.data));
-}
-
-function lost() {
-  lostAt ??= Date.now();
-  setConnection(Date.now() - lostAt > OFFLINE_MS ? "offline" : "reconnecting");
-  clearTimeout(timer);
-  timer = setTimeout(again, pause);
-  pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
-}
-
-async function again() {
-  if (!running) return;
-  try {
-    await refresh();
-  } catch (error) {
-    if (error.status !== 401) lost();
-    return;
-  }
-  if (running) open();
+/** Ask for the state already, while it is not yet known who asks: `start` takes the answer. */
+export function ahead() {
+  asked = api.changed("state", null);
+  asked.catch(() => undefined);
 }
 
 /** Connect, until `stop`. Opens again at once when the network or the tab comes back. */
 export function start() {
   if (running) return;
   running = true;
-  open();
   first();
   poll = setInterval(() => {
     if (!document.hidden) refresh().catch(() => undefined);
@@ -193,21 +168,68 @@ export function start() {
   document.addEventListener("visibilitychange", hurry);
 }
 
-/** Ask for the first state until it is here: a service that has just begun has none yet. */
+/** The state, then the stream, which brings the state where there is none yet. */
 async function first() {
-  if (!running || latest.state !== null) return;
+  await refresh().catch(setProblem);
+  if (running) open();
+}
+
+function open() {
+  source?.close();
+  const address = new URL("stream", api.root);
+  const after = Math.max(lastId, latest.state?.number ?? 0);
+  // What the browser says in Last-Event-ID, which a script cannot set.
+  if (after > 0) address.searchParams.set("after", after);
+  source = new EventSource(address);
+  source.onopen = () => {
+    pause = FIRST_PAUSE_MS;
+    lostAt = null;
+    clearInterval(watch);
+    setConnection("live");
+  };
+  source.onerror = () => {
+    // The browser opens it again by itself unless an answer told it not to; we do so anyway, since
+    // its pauses are not ours and some answers (502 of a proxy) end it for good.
+    source.close();
+    lost();
+  };
+  for (const name of EVENTS) {
+    source.addEventListener(name, (event) => {
+      lastId = Number(event.lastEventId) || lastId;
+      take(name, event.data);
+    });
+  }
+}
+
+function lost() {
+  if (lostAt === null) {
+    lostAt = Date.now();
+    watch = setInterval(say, NEWS_MS);
+  }
+  clearTimeout(timer);
+  timer = setTimeout(again, pause);
+  pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
+}
+
+function say() {
+  setConnection(Date.now() - lostAt > OFFLINE_MS ? "offline" : "reconnecting");
+}
+
+async function again() {
+  if (!running) return;
   try {
     await refresh();
   } catch (error) {
-    setProblem(error);
-    setTimeout(first, FIRST_MS);
+    if (running && error.status !== 401) lost();
+    return;
   }
+  if (running) open();
 }
 
 function hurry() {
   if (!running || document.hidden || latest.connection === "live") return;
-  clearTimeout(timer);
   pause = FIRST_PAUSE_MS;
+  clearTimeout(timer);
   again();
 }
 
@@ -217,10 +239,13 @@ export function stop() {
   source?.close();
   source = null;
   clearTimeout(timer);
+  clearInterval(watch);
   clearInterval(poll);
   removeEventListener("online", hurry);
   document.removeEventListener("visibilitychange", hurry);
-  latest.state = latest.rebuild = latest.problem = tag = null;
-  lostAt = null;
+  latest.state = latest.rebuild = latest.problem = null;
+  tag = asked = lostAt = null;
+  lastId = 0;
+  pause = FIRST_PAUSE_MS;
   setConnection("connecting");
 }

@@ -36,6 +36,8 @@ const RANGES = [
   { key: "month", title: "30 days", seconds: 2_592_000 },
   { key: "all", title: "All", seconds: null },
 ];
+/** Rebuilds, and releases, that are asked for: all that are kept. */
+const MOST = 10_000;
 /** Of many rebuilds in a row, the page asks again once. */
 const SETTLE_MS = 3000;
 
@@ -45,7 +47,8 @@ export function HistoryView({ route }) {
   const load = useLoad(
     (signal) => {
       const since = range.seconds === null ? null : new Date(now() - range.seconds * 1000).toISOString();
-      return api.get(since === null ? "history" : `history?since=${encodeURIComponent(since)}`, { signal });
+      const asked = new URLSearchParams({ limit: MOST, ...(since && { since }) });
+      return api.get(`history?${asked}`, { signal });
     },
     [range.key],
   );

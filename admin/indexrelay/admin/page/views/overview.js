@@ -37,6 +37,7 @@ import {
   useRef,
   useState,
 } from "../parts.js";
+import { Problems } from "./problems.js";
 
 export function OverviewView({ state, me }) {
   const [asking, setAsking] = useState(false);
@@ -56,7 +57,7 @@ export function OverviewView({ state, me }) {
     <${VerdictCard} state=${state} />
     <${Tiles} state=${state} />
     <div class="beside">
-      <${Problems} problems=${state.problems} />
+      <${ProblemsPanel} problems=${state.problems} />
       <${RebuildPanel} summary=${state.rebuild} rebuild=${rebuild} components=${state.components} />
     </div>
     <${Components} components=${state.components} />
@@ -335,30 +336,13 @@ function Radio({ name, label, hint, checked, onChoose }) {
 
 // ---- what is not well ----------------------------------------------------------------------
 
-function subjectLink(problem) {
-  const view = problem.code.startsWith("reader") ? "readers" : problem.code.startsWith("component") ? "components" : null;
-  const name = html`<${Text} value=${problem.subject} limit=${120} />`;
-  return view ? html`<a href=${link(view, problem.subject)}>${name}</a>` : name;
-}
-
-function Problems({ problems }) {
+function ProblemsPanel({ problems }) {
   const open = problems.filter((each) => each.severity !== "info").length;
   const note = problems.length === 0 ? null : open === 0 ? "None of it needs a person." : `${counted(open, "thing needs", "things need")} a person.`;
   return html`<${Panel} title="What is not well" note=${note} flush testid="problems">
     ${problems.length === 0
       ? html`<${Empty} icon="check" title="Everything is well" hint="Each component contains what it should, and every reader serves it." />`
-      : html`<ul class="problems">
-          ${problems.map(
-            (problem) => html`<li key=${`${problem.code}/${problem.subject}/${problem.what}`}>
-              <span><${State} value=${problem.severity} /></span>
-              <div class="what">
-                <p>${problem.subject && html`<span class="subject">${subjectLink(problem)}</span>: `}<${Text} value=${problem.what} limit=${800} /></p>
-                <p class="advice"><${Text} value=${problem.advice} limit=${800} /></p>
-              </div>
-              <span class="since">${problem.since && html`since <${Age} at=${problem.since} />`}</span>
-            </li>`,
-          )}
-        </ul>`}
+      : html`<${Problems} problems=${problems} />`}
   <//>`;
 }
 
