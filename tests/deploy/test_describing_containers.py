@@ -26,9 +26,11 @@ def test_the_services_are_those_of_one_installation() -> None:
         "reader_a",
         "reader_b",
         "operator",
+        "admin",
         "console",
         "postgres",
     }
+    assert SERVICES["admin"]["profiles"] == ["admin"]
     assert SERVICES["console"]["profiles"] == ["console"]
     assert SERVICES["operator"]["profiles"] == ["operator"]
     assert SERVICES["postgres"]["profiles"] == ["postgresql"]
@@ -124,7 +126,7 @@ def test_no_password_is_written_down() -> None:
     text = FILE.read_text(encoding="utf-8")
     for line in text.splitlines():
         if "PASSWORD" in line and not line.lstrip().startswith("#"):
-            assert re.search(r"\$\{[A-Z_]+_PASSWORD:\?", line), line
+            assert re.search(r"\$\{([A-Z_]+_PASSWORD:\?|ADMIN_LOGIN:-\})", line), line
         assert not re.search(r"redis://\w+:[^$]", line), line
 
 
@@ -145,7 +147,7 @@ def test_each_role_is_its_own_user_of_redis() -> None:
         for name, service in SERVICES.items()
         if "INDEXRELAY_REDIS__URL" in service.get("environment", {})
     }
-    users = {name: name for name in ("rebuilder", "reader_a", "reader_b")}
+    users = {name: name for name in ("rebuilder", "reader_a", "reader_b", "admin")}
     users |= {"console": "operator", "operator": "duties"}
     assert urls.keys() == users.keys()
     for name, user in users.items():

@@ -93,7 +93,7 @@ def test_a_rebuilder_looks_at_all_keys_and_sets_aside_what_is_not_ours(
     assert waiting_entries(rebuilder, keys.events, None, most=10) is not None
 
 
-@pytest.mark.parametrize("user", ["monitor", "operator", "rebuilder"])
+@pytest.mark.parametrize("user", ["monitor", "operator", "rebuilder", "admin"])
 def test_whoever_looks_sees_everything(user: str, connect_as: ConnectAs, keys: Keys) -> None:
     reader, looker = connect_as("reader_a"), connect_as(user)
     publish(reader, keys.reports("reader_a"), b"{}", keep_seconds=60)
@@ -109,6 +109,20 @@ def test_whoever_looks_sees_everything(user: str, connect_as: ConnectAs, keys: K
     assert group_state(looker, keys.events, "nobody") is None
     assert held_leases(looker, [keys.lease("map")]) == {}
     Presence(reader, keys, "reader").remove("reader_a")
+
+
+def test_the_admin_page_wakes_rebuilders_and_announces_what_people_roll_back(
+    connect_as: ConnectAs, keys: Keys
+) -> None:
+    admin = connect_as("admin")
+    assert publish(admin, keys.events, b"wake")
+    number = current_release(admin, keys) + 1
+    event = b"%d" % number
+    assert announce(admin, keys, number=number, release_event=event, result_event=event)
+    assert current_release(admin, keys) == number
+    for key in (keys.release, keys.reloads, keys.lease("map")):
+        with pytest.raises(NoPermissionError):
+            admin.commands.delete(key)
 
 
 def test_a_rebuilder_trims_the_streams(connect_as: ConnectAs, keys: Keys) -> None:

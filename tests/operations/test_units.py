@@ -9,6 +9,7 @@ import pytest
 
 from indexrelay.operations import units
 from indexrelay.operations.units import (
+    ADMIN,
     OPERATOR,
     READER,
     REBUILDER,
@@ -67,7 +68,7 @@ def test_systemd_takes_every_unit_and_finds_little_exposed(
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
     where = place(str(program), str(odd / "index relay.toml"), str(odd))
-    files = instances(written(units_of(where, with_operator=True), tmp_path))
+    files = instances(written(units_of(where, with_operator=True, with_admin=True), tmp_path))
     verified = analyzed("verify", "--man=no", *files)
     assert (verified.returncode, verified.stderr) == (0, "")
     judged = analyzed("security", "--offline=true", f"--threshold={MOST_EXPOSED * 10:.0f}", *files)
@@ -80,8 +81,8 @@ def test_systemd_takes_every_unit_and_finds_little_exposed(
 
 def test_a_unit_names_paths_as_they_are_and_watches_the_loops_that_may_not_hang() -> None:
     where = place(config="/etc/a $b %c/x.toml", writable="/srv/a b%")
-    texts = units_of(where, with_operator=True)
-    assert list(texts) == [REBUILDER, READER, OPERATOR]
+    texts = units_of(where, with_operator=True, with_admin=True)
+    assert list(texts) == [REBUILDER, READER, OPERATOR, ADMIN]
     for text in texts.values():
         lines = text.splitlines()
         assert "WorkingDirectory=/etc/a $b %%c" in lines
@@ -90,8 +91,8 @@ def test_a_unit_names_paths_as_they_are_and_watches_the_loops_that_may_not_hang(
         assert command.startswith('ExecStart="/opt/indexrelay/bin/indexrelay" ')
         assert command.endswith(' --config "/etc/a $$b %%c/x.toml"')
     watched = {name for name, text in texts.items() if "\nWatchdogSec=" in text}
-    assert watched == {REBUILDER, READER}
-    assert OPERATOR not in units_of(where, with_operator=False)
+    assert watched == {REBUILDER, READER, ADMIN}
+    assert list(units_of(where, with_operator=False)) == [REBUILDER, READER]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,13 @@ MAY: Final[dict[str, dict[str, str]]] = {
         **dict.fromkeys(EVERY_KEY, LOOK),
         "events": f"{LOOK} xadd",
     },
+    "admin": {
+        NO_KEY: "ping info time scan script|load",
+        **dict.fromkeys(EVERY_KEY, LOOK),
+        "events": f"{LOOK} xadd",
+        **dict.fromkeys(("reloads", "results"), f"{LOOK} evalsha xadd"),
+        **dict.fromkeys(("announced:00ff", "release"), f"{LOOK} evalsha set"),
+    },
     "operator": {
         NO_KEY: "ping info time scan script|load script|exists script|kill script|flush "
         "function|list function|stats function|kill function|flush function|delete "

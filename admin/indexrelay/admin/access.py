@@ -81,7 +81,7 @@ _MOST_REFUSALS: Final = 100
 """Refused logins and requests that the audit log has of one place in an hour, and of all places
 together ten times as many: strangers may cause them, and older lines would be lost for theirs."""
 _REFUSAL_SECONDS: Final = 3600.0
-_REALM: Final = 'Bearer realm="indexrelay admin"'
+_REALM: Final = 'Bearer realm="admin"'
 
 
 class PublicAddressError(IndexRelayError):

@@ -27,7 +27,8 @@ REBUILDER: Final = "indexrelay-rebuilder.service"
 READER: Final = "indexrelay-reader@.service"
 """A template: the instance is the port."""
 OPERATOR: Final = "indexrelay-operator.service"
-UNITS: Final = (REBUILDER, READER, OPERATOR)
+ADMIN: Final = "indexrelay-admin.service"
+UNITS: Final = (REBUILDER, READER, OPERATOR, ADMIN)
 
 _MARK: Final = f"# Written by `{commands.INSTALL_SERVICE}`. Change it by a drop-in. sha256: "
 _HIDDEN: tuple[Path, ...] = tuple(
@@ -37,7 +38,7 @@ _HIDDEN: tuple[Path, ...] = tuple(
 _USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _REFUSED: Final = re.compile(r"[\x00-\x1f\x7f\"'\\]|^\s|\s$")
 """What no quoting carries through every kind of line."""
-_WATCHDOG_SECONDS: Final = {REBUILDER: 300, READER: 60}
+_WATCHDOG_SECONDS: Final = {REBUILDER: 300, READER: 60, ADMIN: 60}
 """A turn of the rebuilder's loop may wait for a catalog and a server that do not answer. The
 operator has none: a backup may rightly take hours."""
 
@@ -156,12 +157,15 @@ def require_usable(path: Path) -> None:
     )
 
 
-def units_of(place: ServicePlace, *, with_operator: bool) -> dict[str, str]:
+def units_of(
+    place: ServicePlace, *, with_operator: bool, with_admin: bool = False
+) -> dict[str, str]:
     """The text of each unit by its name.
 
     Args:
         place: where the installation is.
         with_operator: whether the settings give an operator something to do.
+        with_admin: whether the settings say something of the admin page.
     """
     roles: dict[str, tuple[str, Sequence[str]]] = {
         REBUILDER: ("Rebuilder of indexrelay", ["rebuilder"]),
@@ -172,6 +176,8 @@ def units_of(place: ServicePlace, *, with_operator: bool) -> dict[str, str]:
     }
     if with_operator:
         roles[OPERATOR] = ("Operator of indexrelay", ["operator"])
+    if with_admin:
+        roles[ADMIN] = ("Admin page of indexrelay", ["admin"])
     units = {}
     for name, (description, arguments) in roles.items():
         seconds = _WATCHDOG_SECONDS.get(name)

@@ -23,6 +23,8 @@ kind = "embedding_cache"
 from = "tracks"
 [schedules.nightly]
 cron = "0 3 * * *"
+[admin]
+port = 0
 """
 NAMES = sorted(units.UNITS)
 
@@ -69,7 +71,7 @@ def test_units_are_shown_written_and_removed_and_nothing_else_is(
     changed.write_text("[Service]\n")
     assert run("service", "install", *at).code == 2
     assert run("service", "uninstall", "--folder", str(folder), "--dry-run").code == 0
-    assert len(list(folder.iterdir())) == 4
+    assert len(list(folder.iterdir())) == len(NAMES) + 1
     gone = run("service", "uninstall", "--folder", str(folder))
     assert str(changed) in gone.err
     assert sorted(folder.iterdir()) == sorted([other, changed])
@@ -85,7 +87,7 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
 
 @pytest.mark.server
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("role", ["rebuilder", "reader", "operator"])
+@pytest.mark.parametrize("role", ["rebuilder", "reader", "operator", "admin"])
 def test_a_role_reports_that_it_is_ready_that_its_loop_turns_and_that_it_stops(
     role: str, config: Path, listener: socket.socket, built: Path, tmp_path: Path
 ) -> None:

@@ -71,7 +71,7 @@ COMMANDS: Final[Mapping[str, Listed]] = {
     "admin": Listed(
         module="commands.admin",
         panel=_RUN,
-        help="The admin page, and who may log in to it.",
+        help="Serve the admin page until SIGTERM or Ctrl-C; or make a password for it.",
         verbs=("password",),
     ),
     "mcp": Listed(
@@ -212,7 +212,6 @@ COMMANDS: Final[Mapping[str, Listed]] = {
 _WITHOUT_CONFIG: Final = frozenset(
     {
         "demo",
-        "admin",
         "admin password",
         "repair",
         "keys",

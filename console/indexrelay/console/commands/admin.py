@@ -1,17 +1,31 @@
-"""``indexrelay admin``: the admin page, and who may log in to it."""
+"""``indexrelay admin``: the admin page, served in the foreground; and who may log in to it.
+
+It is a role as the others are (`indexrelay.console.commands.roles`): SIGTERM and Ctrl-C stop it in
+order, and a catalog that is away at start is waited for.
+"""
 
 import getpass
 import sys
-from typing import Final
+from contextlib import ExitStack
+from typing import Annotated, Final
 
 import typer
 
-from indexrelay.console.commands import Json
-from indexrelay.console.errors import WrongCallError
-from indexrelay.console.terminal import print_json, stderr, stdout
+from indexrelay.console.commands import Config, Json, alone
+from indexrelay.console.errors import ExitCode, WrongCallError
+from indexrelay.console.installation import Installation
+from indexrelay.console.processes import Stop
+from indexrelay.console.terminal import note, print_json, stderr, stdout
+from indexrelay.schemas import commands
+from indexrelay.storage.artifacts import ArtifactStore
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False)
 
+_LOOK_SECONDS: Final = 60.0
+_OPEN: Final = (
+    "Nobody is asked who they are: whoever reaches this address, from this machine, may do "
+    f"everything. To ask them: {commands.ADMIN_PASSWORD}"
+)
 _NEXT: Final = (
     "The settings get this hash, under a name of your choice; then the admin page starts again:\n"
     "  [admin.users.NAME]\n"
@@ -20,9 +34,62 @@ _NEXT: Final = (
 )
 
 
-@app.callback()
-def admin() -> None:
-    """The admin page, and who may log in to it."""
+@app.callback(invoke_without_command=True)
+def admin(
+    context: typer.Context,
+    host: Annotated[
+        str | None, typer.Option(help="The address to listen on; otherwise admin.host.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="The port; 0: a free one; otherwise admin.port."),
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Serve the admin page until SIGTERM or Ctrl-C; or make a password for it."""
+    if not alone(context, host=host, port=port, config=config):
+        return
+    with Installation.at(config, talkative=True) as installation:
+        code = run_admin(installation, host=host, port=port)
+    raise typer.Exit(code)
+
+
+def run_admin(
+    installation: Installation, *, host: str | None = None, port: int | None = None
+) -> ExitCode:
+    """Serve the page until a signal comes; the server and the artifacts may be away meanwhile.
+
+    Raises:
+        PublicAddressError: other machines reach the address, and nobody may log in.
+        CookieKeyError: the file of the key that sessions are signed with cannot be used.
+        OSError: it cannot listen there.
+    """
+    from indexrelay.admin import AdminService
+    from indexrelay.console.commands.roles import awaited, service_manager
+
+    with ExitStack() as stack:
+        stop = stack.enter_context(Stop())
+        manager = service_manager()
+        catalog = awaited(lambda: installation.catalog, what="catalog", stop=stop, manager=manager)
+        if catalog is None:
+            return stop.role_exit_code
+        settings = installation.settings
+        service = AdminService(
+            settings,
+            catalog=catalog,
+            store=ArtifactStore.of(settings, may_be_away=True),
+            host=host,
+            port=port,
+            watcher=manager,
+        )
+        stack.callback(service.stop)
+        service.start()
+        note(f"admin page: {service.address}")
+        if settings.admin.open:
+            note(_OPEN)
+        while not stop.wait(_LOOK_SECONDS):
+            pass
+        return stop.role_exit_code
 
 
 @app.command()

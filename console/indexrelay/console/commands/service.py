@@ -42,13 +42,14 @@ def install(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Write a unit for the rebuilder, for readers, and for an operator that has duties."""
+    """Write a unit for the rebuilder, for readers, and for an operator and an admin page that the
+    settings name."""
     from indexrelay.operations.units import units_of, written
 
     with Installation.at(config) as installation:
         settings = installation.settings
     place = place_of(settings, config, user=user)
-    units = units_of(place, with_operator=settings.has_duties)
+    units = units_of(place, with_operator=settings.has_duties, with_admin=settings.has_admin)
     if not dry_run:
         written(units, folder)
     following = _next_commands(place, units)
