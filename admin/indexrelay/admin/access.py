@@ -23,7 +23,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from anyio import to_thread
@@ -55,7 +55,6 @@ from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings
-from indexrelay.service.description import refusals
 from indexrelay.service.limits import names_host
 from indexrelay.service.problems import RefusedError, problem
 from indexrelay.service.tokens import digest_of
@@ -457,7 +456,7 @@ def access_routes(access: Access) -> APIRouter:
     """Logging in and out, and who is logged in."""
     router = APIRouter()
 
-    @router.post("/login", status_code=204, responses=refusals(401, 422, 429))
+    @router.post("/login", status_code=204)
     async def login(request: Request, asked: LoginRequest) -> Response:
         """Begin a session, by a cookie that no script can read."""
         cookie = await access.log_in(asked, address=access.address_of(request.scope))
@@ -472,7 +471,7 @@ def access_routes(access: Access) -> APIRouter:
         )
         return answer
 
-    @router.post("/logout", status_code=204, responses=refusals(401, 403))
+    @router.post("/logout", status_code=204)
     async def logout(request: Request, caller: Viewer) -> Response:
         """End the session, here and for whoever has copied its cookie."""
         await access.log_out(caller, address=access.address_of(request.scope))
@@ -482,7 +481,7 @@ def access_routes(access: Access) -> APIRouter:
         )
         return answer
 
-    @router.get("/me", responses=refusals(401, 403))
+    @router.get("/me")
     async def me(response: Response, caller: Viewer) -> Me:
         """Who is logged in, and what they may do."""
         response.headers.update(_uncached())
@@ -497,6 +496,17 @@ def access_routes(access: Access) -> APIRouter:
         )
 
     return router
+
+
+def describe_access(described: dict[str, Any], access: Access) -> None:
+    """Put into an OpenAPI document how callers say who they are."""
+    described["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer"},
+        "session": {"type": "apiKey", "in": "cookie", "name": access.cookie_name},
+    }
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            operation["security"] = [] if path in OPEN else [{"token": []}, {"session": []}]
 
 
 def _check_origin(headers: Headers, method: str) -> None:

@@ -11,21 +11,24 @@ The page's files say nothing of the installation, and are anybody's. Every error
 
 import gzip
 import hashlib
+import json
 import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from indexrelay.admin.access import PREFIX, AccessCheck, access_routes
+from indexrelay.admin.access import PREFIX, Access, AccessCheck, access_routes, describe_access
 from indexrelay.admin.lab import lab_routes
 from indexrelay.admin.maps import map_routes
 from indexrelay.admin.resources import AdminResources
@@ -38,6 +41,7 @@ from indexrelay.service.answers import accepts_gzip, matches
 from indexrelay.service.bodies import mistakes_text
 from indexrelay.service.limits import BodyLimit
 from indexrelay.service.problems import (
+    MEDIA_TYPE,
     FieldMistake,
     ProblemDetails,
     UnexpectedErrors,
@@ -78,6 +82,13 @@ _TYPES: Final[Mapping[str, str]] = {
 """Of the page's files; not the host's own table, which differs from host to host."""
 
 
+_PROBLEM: Final[dict[str, Any]] = {
+    "description": "Why it was refused (RFC 9457)",
+    "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
+}
+"""As the OpenAPI document has it."""
+
+
 def create_admin_app(resources: AdminResources, *, page: Path = PAGE) -> FastAPI:
     """The application; what it works with is started and stopped by its owner.
 
@@ -89,9 +100,9 @@ def create_admin_app(resources: AdminResources, *, page: Path = PAGE) -> FastAPI
         title="The admin API of indexrelay",
         docs_url=None,  # such pages fetch their scripts from elsewhere
         redoc_url=None,
-        openapi_url=f"{PREFIX}/openapi.json",
+        openapi_url=None,  # it would be rendered for each request
         redirect_slashes=False,  # it would send people to whatever host the request names
-        responses={"4XX": {"model": ProblemDetails}, "5XX": {"model": ProblemDetails}},
+        responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
     )
     _answer_errors(app)
     for router in (
@@ -108,6 +119,12 @@ def create_admin_app(resources: AdminResources, *, page: Path = PAGE) -> FastAPI
         """The process is alive; how the installation is says ``/state``."""
         return Health()
 
+    description = json.dumps(_described(app, resources.access)).encode()
+
+    @app.get(f"{PREFIX}/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return Response(description, media_type="application/json")
+
     # From the innermost to the outermost.
     app.add_middleware(PageFiles, folder=page)
     app.add_middleware(Compressed)
@@ -123,6 +140,17 @@ class Health(BaseModel):
     """That an answer comes at all shows that it is alive."""
 
     status: Literal["alive"] = "alive"
+
+
+def _described(app: FastAPI, access: Access) -> dict[str, Any]:
+    """The OpenAPI document of an application whose routes are all there."""
+    described = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    _, models = models_json_schema(
+        [(ProblemDetails, "serialization")], ref_template="#/components/schemas/{model}"
+    )
+    described["components"]["schemas"] |= models["$defs"]
+    describe_access(described, access)
+    return described
 
 
 def _answer_errors(app: FastAPI) -> None:
