@@ -13,13 +13,14 @@ import {
   clean,
   html,
   link,
-  look,
   onEvent,
   render,
+  sentence,
   toast,
   useEffect,
   useRef,
   useState,
+  verdictLook,
 } from "./parts.js";
 import { onSignedOut, useToken } from "./api.js";
 import { ahead, latest, start, stop } from "./stream.js";
@@ -274,13 +275,13 @@ function useLatest(name) {
 function Announcer({ state, connection }) {
   const [said, setSaid] = useState("");
   const before = useRef({});
-  const status = state?.status;
+  const status = state ? verdictLook(state).word : undefined;
   const release = state?.release?.number;
   useEffect(() => {
     const was = before.current;
     before.current = { status, release, connection };
     if (was.status === undefined) return;
-    if (status !== was.status) setSaid(`${look(status).word}: ${clean(state?.sentence, 200)}`);
+    if (status !== was.status) setSaid(`${status}: ${clean(state?.sentence, 200)}`);
     else if (release !== was.release && release) setSaid(`Release ${release} is published.`);
     else if (connection !== was.connection && connection !== "connecting") setSaid(CONNECTIONS[connection].hint);
   }, [status, release, connection]);
@@ -314,10 +315,10 @@ function Frame({ me, onLogout }) {
     const load = () => VIEWS.forEach((each) => each.draw().catch(() => undefined));
     (globalThis.requestIdleCallback ?? setTimeout)(load);
   }, [isHere]);
-  const status = state ? look(state.status) : null;
+  const status = state ? verdictLook(state) : null;
   useEffect(() => {
-    document.title = `${status && state.status !== "healthy" ? `${status.word} – ` : ""}${title} – indexrelay`;
-  }, [title, state?.status]);
+    document.title = `${status && status.tone !== "ok" ? `${status.word} – ` : ""}${title} – indexrelay`;
+  }, [title, status?.word]);
   const skip = (event) => {
     event.preventDefault();
     main.current.focus();
@@ -336,7 +337,7 @@ function Frame({ me, onLogout }) {
       ${state?.namespace && html`<span class="namespace" title="The namespace of this installation">${clean(state.namespace, 40)}</span>`}
       <span class="space"></span>
       ${status &&
-      html`<a class=${`verdict-chip ${away ? "quiet" : status.tone}`} href=${link("overview")} title=${clean(state.sentence, 300)}>
+      html`<a class=${`verdict-chip ${away ? "quiet" : status.tone}`} href=${link("overview")} title=${clean(sentence(state.sentence), 300)}>
         <${Icon} name=${status.icon} />${status.word}
       </a>`}
       <${Connection} word=${connection} />

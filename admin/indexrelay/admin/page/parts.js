@@ -181,6 +181,21 @@ export function look(state) {
   return { tone, icon, word: said.charAt(0).toUpperCase() + said.slice(1) };
 }
 
+/**
+ * How the whole installation is: as `look` of its state, but while something is not well that ends
+ * by itself, it is not called healthy.
+ */
+export function verdictLook(state) {
+  const settles = state.status === "healthy" && state.problems.some((each) => !each.asked);
+  return settles ? { tone: "info", icon: "clock", word: "Catching up" } : look(state.status);
+}
+
+/** A sentence of the service, with a capital letter: it does not begin with a name. */
+export function sentence(text) {
+  const said = String(text ?? "");
+  return said.charAt(0).toUpperCase() + said.slice(1);
+}
+
 export function Badge({ tone = "quiet", icon, title, children }) {
   return html`<span class=${`badge ${tone}`} title=${title ?? null}>
     ${icon && html`<${Icon} name=${icon} />`}<span>${children}</span>
@@ -394,7 +409,7 @@ export function ErrorNote({ error, retry }) {
     <${Icon} name="bad" />
     <div>
       ${error.title && html`<p class="error-title"><${Text} value=${error.title} limit=${120} /></p>`}
-      <p><${Text} value=${message.charAt(0).toUpperCase() + message.slice(1)} limit=${1000} lines /></p>
+      <p><${Text} value=${sentence(message)} limit=${1000} lines /></p>
       ${fields.length > 0 &&
       html`<ul>
         ${fields.slice(0, 8).map(

@@ -26,16 +26,17 @@ import {
   duration,
   html,
   link,
-  look,
   none,
   number,
   onEvent,
   percent,
+  sentence,
   toast,
   useEffect,
   useMemo,
   useRef,
   useState,
+  verdictLook,
 } from "../parts.js";
 import { Problems } from "./problems.js";
 
@@ -74,12 +75,12 @@ export function OverviewView({ state, me }) {
 // ---- the verdict ---------------------------------------------------------------------------
 
 function VerdictCard({ state }) {
-  const { tone, icon, word } = look(state.status);
+  const { tone, icon, word } = verdictLook(state);
   return html`<section class=${`verdict ${tone}`} aria-label="Verdict" data-testid="verdict">
     <${Icon} name=${icon} />
     <div>
       <p class="verdict-word">${word}</p>
-      <p class="sentence"><${Text} value=${state.sentence} limit=${600} /></p>
+      <p class="sentence"><${Text} value=${sentence(state.sentence)} limit=${600} /></p>
       <p class="note">Looked at <${Age} at=${state.at} /></p>
     </div>
   </section>`;
@@ -115,7 +116,7 @@ function Tiles({ state }) {
     <${Tile} label="Drift" hint=${driftHint(drift)}>${drift ? percent(drift.changed_ratio) : none}<//>
     <${Tile}
       label="Readers converged"
-      hint=${apart > 0 ? html`<a href=${link("readers")}>${counted(apart, "reader")} ${apart === 1 ? "is" : "are"} behind</a>` : "on the newest release"}
+      hint=${!release ? "nothing is released yet" : apart > 0 ? html`<a href=${link("readers")}>${counted(apart, "reader")} ${apart === 1 ? "is" : "are"} behind</a>` : "on the newest release"}
       tone=${apart > 0 ? "warn" : readers.live === 0 ? "bad" : null}
     >${number(readers.converged)} of ${number(readers.live)}<//>
     <${Tile}
@@ -171,12 +172,15 @@ function useRebuild(summary) {
   return rebuild?.id === id ? rebuild : null;
 }
 
+/** The rebuilds that were asked for here: of their end one is told, of others one sees it. */
+const mine = new Set();
+
 function RebuildPanel({ summary, rebuild, components }) {
   const running = summary.state === "running";
   const rows = rebuild ? buildRows(rebuild.components) : running ? buildingRows(components) : [];
   const told = useRef(null);
   useEffect(() => {
-    if (told.current === "running" && !running) {
+    if (told.current === "running" && mine.has(summary.id)) {
       if (summary.state === "complete") toast("The rebuild is complete.");
       else if (summary.state === "failed") toast("The rebuild failed.", "bad");
     }
@@ -205,10 +209,12 @@ function buildRows(components) {
     .sort((one, other) => order.indexOf(one.state) - order.indexOf(other.state));
 }
 
+const WORDS = { waiting: "waiting", verifying: "verifying" };
+
 function buildingRows(components) {
   return components
     .filter((each) => each.building)
-    .map((each) => ({ name: each.name, state: "building", ...each.building, seconds: each.building.elapsed_seconds }));
+    .map(({ name, building }) => ({ ...building, name, state: WORDS[building.step] ?? "building", seconds: null }));
 }
 
 // The way of a build; each step is a fifth of the bar, however long it takes.
@@ -263,7 +269,8 @@ function RebuildDialog({ components, onClose }) {
   };
   const start = async () => {
     try {
-      await api.post("rebuilds", { components: names, full, force, reason: reason.trim() || "from the page" });
+      const asked = await api.post("rebuilds", { components: names, full, force, reason: reason.trim() || "from the page" });
+      mine.add(asked?.id);
     } catch (error) {
       if (error.status === 409) error.title = "A rebuild is running already";
       throw error;
