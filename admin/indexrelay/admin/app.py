@@ -29,11 +29,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from indexrelay.admin.access import PREFIX, Access, AccessCheck, access_routes, describe_access
+from indexrelay.admin.backups import backup_routes
+from indexrelay.admin.components import component_routes
+from indexrelay.admin.history import history_routes
 from indexrelay.admin.lab import lab_routes
 from indexrelay.admin.maps import map_routes
+from indexrelay.admin.releases import release_routes
 from indexrelay.admin.resources import AdminResources
 from indexrelay.admin.state import state_routes
 from indexrelay.admin.stream import stream_routes
+from indexrelay.admin.upkeep import upkeep_routes
 from indexrelay.schemas.diagnostics import describe_error, without_secrets
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
@@ -111,6 +116,11 @@ def create_admin_app(resources: AdminResources, *, page: Path = PAGE) -> FastAPI
         stream_routes(resources.events, resources.state.whole, resources.access),
         map_routes(resources),
         lab_routes(resources),
+        release_routes(resources),
+        component_routes(resources),
+        history_routes(resources),
+        backup_routes(resources),
+        upkeep_routes(resources),
     ):
         app.include_router(router, prefix=PREFIX)
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from indexrelay.admin.access import Access, Caller
+from indexrelay.admin.backups import BackupWork
+from indexrelay.admin.history import History
 from indexrelay.admin.state import StateWatch
 from indexrelay.admin.stream import EventStream
 from indexrelay.admin.version_cache import VersionCache
@@ -35,6 +37,10 @@ class AdminResources:
     """To all open pages."""
     versions: VersionCache
     """What people look into, opened read-only."""
+    history: History
+    """What looks have shown since months."""
+    backups: BackupWork
+    """Makes and verifies backups."""
 
     def record(
         self, action: AuditAction, caller: Caller, *, subject: str | None = None, **of: AuditValue

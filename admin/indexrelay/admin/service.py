@@ -15,6 +15,8 @@ import uvicorn
 
 from indexrelay.admin.access import Access, PublicAddressError
 from indexrelay.admin.app import MAX_BODY_BYTES, create_admin_app
+from indexrelay.admin.backups import BackupWork
+from indexrelay.admin.history import FILE_NAME, History
 from indexrelay.admin.resources import AdminResources
 from indexrelay.admin.state import StateWatch
 from indexrelay.admin.stream import EventStream
@@ -85,6 +87,10 @@ class AdminService:
         self._stack.callback(self._connection.close)
         self._producer = Producer(settings, catalog=catalog, connection=connection, clock=clock)
         self._stack.callback(self._producer.close)
+        self._history = History(settings.data_dir / FILE_NAME, store=store, clock=clock)
+        self._stack.callback(self._history.close)
+        self._backups = BackupWork(settings, catalog=catalog, store=store, clock=clock)
+        self._stack.callback(self._backups.stop)
         self.events = EventStream(clock)
         self.state = StateWatch(
             settings,
@@ -93,6 +99,7 @@ class AdminService:
             connection=self._connection.get,
             clock=clock,
             events=self.events,
+            noting=self._history.add,
         )
         self._versions = VersionCache(store, definitions=settings.components, clock=clock)
         self._stack.callback(self._versions.close)
@@ -171,6 +178,8 @@ class AdminService:
             state=self.state,
             events=self.events,
             versions=self._versions,
+            history=self._history,
+            backups=self._backups,
         )
         limits = fitting(
             HttpSettings(max_connections=MAX_CONNECTIONS, max_body_bytes=MAX_BODY_BYTES)

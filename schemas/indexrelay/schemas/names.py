@@ -94,6 +94,8 @@ def shortened(text: str, most: int) -> str:
 
 def visible(text: str) -> str:
     r"""``text`` with everything unprintable as ``\xNN``, ``\uNNNN`` or ``\UNNNNNNNN``."""
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else _code(ord(each)) for each in text)
 
 

@@ -78,7 +78,7 @@ class AuditAction(StrEnum):
     """A dead letter was read again."""
     BACKED_UP = "backed_up"
     VERIFIED = "verified"
-    """A backup was read to its end, and is whole."""
+    """A backup was read to its end."""
     RESTORED = "restored"
     LOGGED_IN = "logged_in"
     """To the admin page."""

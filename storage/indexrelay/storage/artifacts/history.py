@@ -77,6 +77,8 @@ class ReleaseFacts(_Fact):
     changed: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     holds: tuple[str, ...] = ()
+    canary: tuple[str, ...] = ()
+    """The readers that take it first; empty: it is for everyone."""
 
 
 class ComponentChange(_Fact):
@@ -249,6 +251,7 @@ def _facts(release: Release, previous: Release | None) -> ReleaseFacts:
         ),
         removed=tuple(sorted(set(before) - set(after))),
         holds=tuple(sorted(release.holds)),
+        canary=() if release.canary is None else release.canary.readers,
     )
 
 
