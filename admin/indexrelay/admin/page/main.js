@@ -319,12 +319,23 @@ function Frame({ me, onLogout }) {
   useEffect(() => {
     document.title = `${status && status.tone !== "ok" ? `${status.word} – ` : ""}${title} – indexrelay`;
   }, [title, status?.word]);
+  useEffect(() => {
+    if (!open) return undefined;
+    const escape = (event) => event.key === "Escape" && setOpen(false);
+    const elsewhere = (event) => event.target.closest(".navigation, .menu") === null && setOpen(false);
+    addEventListener("keydown", escape);
+    addEventListener("pointerdown", elsewhere);
+    return () => {
+      removeEventListener("keydown", escape);
+      removeEventListener("pointerdown", elsewhere);
+    };
+  }, [open]);
   const skip = (event) => {
     event.preventDefault();
     main.current.focus();
   };
-  return html`<a class="skip" href=${`#/${place}`} onClick=${skip}>Skip to the content</a>
-    <header class="bar">
+  return html`<header class="bar">
+      <a class="skip" href=${`#/${place}`} onClick=${skip}>Skip to the content</a>
       <button
         type="button"
         class="bare menu"
