@@ -18,6 +18,8 @@ import {
 const HEIGHT = 220;
 /** A line is broken where so many times the usual distance lies between two values. */
 const GAP = 4;
+/** So few values are drawn as dots, too: one alone makes no line. */
+const FEW = 40;
 
 let library = null;
 
@@ -76,20 +78,34 @@ function logarithmic(series) {
   return highest / lowest > 200;
 }
 
-function axis(format) {
+function look() {
   return {
     stroke: colour("--soft"),
     grid: { stroke: colour("--line"), width: 1 },
     ticks: { show: false },
     font: "12px system-ui, sans-serif",
     gap: 6,
-    ...(format
-      ? { size: 62, values: (_, values) => values.map((value) => (value === null ? "" : format(value).replace(".0 ", " "))) }
-      : { size: 32, values: (_, values, __, ___, step) => values.map((value) => axisTime(value, step)) }),
   };
 }
 
-function drawnSeries({ label, tone, points }) {
+function timeAxis() {
+  const values = (_, splits, __, ___, step) => splits.map((value) => axisTime(value, step));
+  return { ...look(), size: 32, values };
+}
+
+function valueAxis(format, isLogarithmic) {
+  const values = (_, splits) => splits.map((value) => (value === null ? "" : format(value)));
+  const drawn = { ...look(), size: 62, values };
+  // On a logarithmic scale only the powers of ten have a line, as they have a word.
+  if (isLogarithmic) drawn.grid.filter = (_, splits) => splits.map((value) => (isPower(value) ? value : null));
+  return drawn;
+}
+
+function isPower(value) {
+  return Math.abs(Math.log10(value) - Math.round(Math.log10(value))) < 1e-9;
+}
+
+function drawnSeries({ label, tone, points, values }) {
   const stroke = colour(tone);
   return {
     label,
@@ -99,7 +115,7 @@ function drawnSeries({ label, tone, points }) {
     ...(points && { paths: () => null }),
     points: points
       ? { show: true, size: points === "hollow" ? 8 : 5, width: 1.8, stroke, fill: points === "hollow" ? colour("--surface") : stroke }
-      : { show: false },
+      : { show: values.length <= FEW, size: 5, stroke, fill: stroke },
   };
 }
 
@@ -110,9 +126,11 @@ function drawnSeries({ label, tone, points }) {
  * @param {Array<{label, values, tone, points?}>} series `tone` names a colour of the stylesheet;
  *     `points`: "full" or "hollow" dots instead of a line.
  * @param {(value: number) => string} format how a value is written.
+ * @param {(value: number) => string} onAxis the same beside the axis, if that is to be shorter.
+ * @param {[number, number]} span the times that are shown at first; none: those that there are.
  * @param {[number, number]} range what the scale shows at least; none: what the values need.
  */
-export function Chart({ title, times, series, format, range = null, empty = "Nothing was measured in this time." }) {
+export function Chart({ title, times, series, format, onAxis, range = null, span = null, empty = "Nothing was measured in this time." }) {
   const frame = useRef(null);
   const [error, setError] = useState(null);
   const [place, setPlace] = useState(null);
@@ -131,15 +149,16 @@ export function Chart({ title, times, series, format, range = null, empty = "Not
     loadLibrary().then(
       (Library) => {
         if (stopped) return;
-        const scale = logarithmic(series) ? { distr: 3 } : { range: (_, low, high) => spanned(low, high, range) };
+        const isLogarithmic = logarithmic(series);
+        const scale = isLogarithmic ? { distr: 3 } : { range: (_, low, high) => spanned(low, high, range) };
         const options = {
           width: element.clientWidth,
           height: HEIGHT,
           padding: [10, 14, 0, 0],
           legend: { show: false },
           cursor: { sync: { key: "time" }, points: { size: 7 }, drag: { x: true, y: false } },
-          scales: { x: { time: true }, y: scale },
-          axes: [axis(null), axis(format)],
+          scales: { x: { time: true, ...(span && { range: (_, low, high) => zoomed(low, high, times, span) }) }, y: scale },
+          axes: [timeAxis(), valueAxis(onAxis ?? format, isLogarithmic)],
           series: [{}, ...series.map(drawnSeries)],
           hooks: { setCursor: [(drawn) => setPlace(drawn.cursor.idx ?? null)] },
         };
@@ -153,7 +172,7 @@ export function Chart({ title, times, series, format, range = null, empty = "Not
       watch.disconnect();
       chart?.destroy();
     };
-  }, [data, theme, some]);
+  }, [data, theme, some, span?.[0], span?.[1]]);
   if (error) return html`<${ErrorNote} error=${error} retry=${() => setError(null)} />`;
   if (!some) return html`<p class="note chart-none">${empty}</p>`;
   return html`<figure class="chart">
@@ -173,6 +192,12 @@ export function Chart({ title, times, series, format, range = null, empty = "Not
 
 function when(seconds) {
   return typeof seconds === "number" ? stamp(new Date(seconds * 1000).toISOString()) : none;
+}
+
+/** The whole span, unless a person has zoomed in: then what they chose. */
+function zoomed(low, high, times, span) {
+  const isWhole = low === times[0] && high === times.at(-1);
+  return isWhole || low === null ? span : [low, high];
 }
 
 function spanned(low, high, range) {

@@ -136,11 +136,28 @@ export function age(iso) {
 const day = new Intl.DateTimeFormat(LOCALE, { day: "numeric", month: "short" });
 const minute = new Intl.DateTimeFormat(LOCALE, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
+const second = new Intl.DateTimeFormat(LOCALE, {
+  hour: "2-digit",
+  minute: "2-digit",
+  second: "2-digit",
+  hourCycle: "h23",
+});
+
 /** A point of a time axis, in seconds since 1970: the day, or within a day the minute. */
 export function axisTime(seconds, step) {
   const at = new Date(seconds * 1000);
-  const midnight = at.getHours() === 0 && at.getMinutes() === 0;
-  return (step >= 86_400 || midnight ? day : minute).format(at);
+  const midnight = at.getHours() === 0 && at.getMinutes() === 0 && at.getSeconds() === 0;
+  return (step >= 86_400 || midnight ? day : step < 60 ? second : minute).format(at);
+}
+
+/** A length of time on an axis: in one unit. */
+export function axisDuration(seconds) {
+  if (!isNumber(seconds)) return NOTHING;
+  const shown = (value) => Number(value.toPrecision(3)).toString();
+  if (seconds === 0 || (seconds >= 1 && seconds < 300)) return `${shown(seconds)} s`;
+  if (seconds < 0.001) return `${shown(seconds * 1e6)} µs`;
+  if (seconds < 1) return `${shown(seconds * 1000)} ms`;
+  return seconds < 7200 ? `${shown(seconds / 60)} min` : `${shown(seconds / 3600)} h`;
 }
 
 const dayAndTime = new Intl.DateTimeFormat(LOCALE, {

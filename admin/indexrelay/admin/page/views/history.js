@@ -13,6 +13,7 @@ import {
   Tabs,
   Text,
   api,
+  axisDuration,
   clean,
   duration,
   go,
@@ -38,6 +39,9 @@ const RANGES = [
 ];
 /** Rebuilds, and releases, that are asked for: all that are kept. */
 const MOST = 10_000;
+const WHOLE = [0, 1];
+/** So much time a chart shows at least. */
+const LEAST_SECONDS = 600;
 /** Of many rebuilds in a row, the page asks again once. */
 const SETTLE_MS = 3000;
 
@@ -87,26 +91,28 @@ export function HistoryView({ route }) {
 
 function Drawn({ history, range, tab }) {
   const { rebuilds, samples, releases } = history;
-  const rebuildSeries = useMemo(() => rebuildPoints(rebuilds), [rebuilds]);
+  const built = useMemo(() => rebuilds.filter(didSomething), [rebuilds]);
+  const rebuildSeries = useMemo(() => rebuildPoints(built), [built]);
+  const span = useMemo(() => spanOf(built, samples), [built, samples]);
   const sampled = useMemo(() => sampleLines(samples), [samples]);
   return html`<${Panel} title="Rebuilds at a glance">
-      <${Facts} items=${totals(rebuilds)} />
+      <${Facts} items=${totals(built)} />
     <//>
     <div class="two">
       <${Panel} title="Rebuild durations" note="One dot for each rebuild.">
-        <${Chart} title="Rebuild durations" ...${rebuildSeries} format=${duration} empty="No rebuild ended in this time." />
+        <${Chart} title="Rebuild durations" ...${rebuildSeries} span=${span} format=${duration} onAxis=${axisDuration} empty="No rebuild ended in this time." />
       <//>
       <${Panel} title="Success rate" note="Of the rebuilds of the 24 hours before.">
-        <${Chart} title="Success rate" ...${sampled.success} format=${percent} range=${[0, 1]} />
+        <${Chart} title="Success rate" ...${sampled.success} span=${span} format=${percent} range=${WHOLE} />
       <//>
       <${Panel} title="Freshness" note="Age of the oldest commit that was not served.">
-        <${Chart} title="Freshness" ...${sampled.freshness} format=${duration} />
+        <${Chart} title="Freshness" ...${sampled.freshness} span=${span} format=${duration} onAxis=${axisDuration} />
       <//>
       <${Panel} title="Search latency" note="As the readers measured it.">
-        <${Chart} title="Search latency" ...${sampled.latency} format=${millis} />
+        <${Chart} title="Search latency" ...${sampled.latency} span=${span} format=${millis} onAxis=${(value) => axisDuration(value / 1000)} />
       <//>
     </div>
-    <${Panel} title="Lists" flush>
+    <${Panel} title="Rebuilds and releases" flush>
       <div class="tabs-in-panel">
         <${Tabs}
           label="Lists"
@@ -121,6 +127,19 @@ function Drawn({ history, range, tab }) {
         <//>
       </div>
     <//>`;
+}
+
+/** A pass that found nothing due says nothing about how long a rebuild takes. */
+function didSomething(rebuild) {
+  return rebuild.components?.length > 0 || rebuild.failed?.length > 0 || isFailure(rebuild.status);
+}
+
+/** The time from the first of all to now, the same for every chart. */
+function spanOf(rebuilds, samples) {
+  const begins = [...rebuilds, ...samples].map((each) => seconds(each.at)).filter(Number.isFinite);
+  const end = now() / 1000;
+  const first = begins.reduce((one, other) => Math.min(one, other), end);
+  return [Math.min(first, end - LEAST_SECONDS), end];
 }
 
 // ---- what the charts show ------------------------------------------------------------------
@@ -161,7 +180,7 @@ function sampleLines(samples) {
   return {
     success: { times, series: [line("Succeeded", "--ok", "success_ratio")] },
     freshness: { times, series: [line("Oldest commit not served", "--accent", "freshness_seconds")] },
-    latency: { times, series: [line("Median", "--accent", "p50_ms"), line("99 of 100", "--warn", "p99_ms")] },
+    latency: { times, series: [line("Median", "--accent", "p50_ms"), line("99th percentile", "--warn", "p99_ms")] },
   };
 }
 
@@ -177,9 +196,9 @@ function totals(rebuilds) {
     { label: "Rebuilds", value: number(rebuilds.length) },
     { label: "Complete", value: rebuilds.length ? percent((rebuilds.length - failed - partial) / rebuilds.length) : none },
     { label: "Failed", value: number(failed), hint: partial ? `${number(partial)} in part` : null },
-    { label: "Half took at most", value: duration(at(0.5)) },
-    { label: "95 of 100 took at most", value: duration(at(0.95)) },
-    { label: "The longest", value: duration(lengths.at(-1)) },
+    { label: "Median", value: duration(at(0.5)) },
+    { label: "95th percentile", value: duration(at(0.95)) },
+    { label: "Longest", value: duration(lengths.at(-1)) },
   ];
 }
 
@@ -196,7 +215,7 @@ const REBUILD_COLUMNS = [
   { key: "at", title: "Ended", sort: (row) => Date.parse(row.at), cell: (row) => html`<${Stamp} at=${row.at} />` },
   { key: "status", title: "Result", sort: (row) => row.status, cell: (row) => html`<${State} value=${row.status} />` },
   { key: "seconds", title: "Took", align: "end", sort: (row) => row.seconds, cell: (row) => html`<${Duration} seconds=${row.seconds} />` },
-  { key: "components", title: "Components", cell: (row) => names(row.components) },
+  { key: "components", title: "Components", cell: (row) => html`${names(row.components)}${row.failed?.length > 0 && html`<small class="said">failed: ${names(row.failed)}</small>`}` },
   { key: "trigger", title: "Cause", sort: (row) => row.trigger, cell: (row) => clean(row.trigger, 80) },
   {
     key: "release",
