@@ -209,3 +209,22 @@ def test_letters_are_listed_without_their_bytes_and_amended(
     assert not catalog.dead_letters.amend(letter_id, reason="gone")
     assert catalog.dead_letters.headers() == []
     assert catalog.dead_letters.count() == 0
+
+
+def test_the_newest_letters_are_listed_page_by_page_with_the_beginning_of_their_bytes(
+    catalog: Catalog,
+) -> None:
+    letters = catalog.dead_letters
+    ids = [
+        letters.add(stream="events", entry_id=f"{number}-0", raw=b"\x00\xff%d" % number, reason="")
+        for number in range(5)
+    ]
+    page = letters.newest(most=2, raw_bytes=2)
+    assert [(each.id, each.raw, each.size) for each in page] == [
+        (ids[4], b"\x00\xff", 3),
+        (ids[3], b"\x00\xff", 3),
+    ]
+    rest = letters.newest(most=9, before=ids[3], raw_bytes=100)
+    assert [(each.id, each.raw) for each in rest] == [
+        (ids[number], b"\x00\xff%d" % number) for number in (2, 1, 0)
+    ]
