@@ -96,3 +96,9 @@ def song_client(songs: Pipeline) -> Iterator[httpx.Client]:
             yield client
     finally:
         service.stop()
+
+
+def state_after(service: AdminService) -> Any:
+    """The state document, once the service has looked again, as `GET /state` answers it."""
+    service.state.turn()
+    return service.state.required().document.model_dump(mode="json")

@@ -34,6 +34,7 @@ from indexrelay.admin.components import component_routes
 from indexrelay.admin.history import history_routes
 from indexrelay.admin.lab import lab_routes
 from indexrelay.admin.maps import map_routes
+from indexrelay.admin.rebuilds import RebuildCovered, rebuild_routes
 from indexrelay.admin.releases import release_routes
 from indexrelay.admin.resources import AdminResources
 from indexrelay.admin.state import state_routes
@@ -114,6 +115,7 @@ def create_admin_app(resources: AdminResources, *, page: Path = PAGE) -> FastAPI
         access_routes(resources.access),
         state_routes(resources.state),
         stream_routes(resources.events, resources.state.whole, resources.access),
+        rebuild_routes(resources),
         map_routes(resources),
         lab_routes(resources),
         release_routes(resources),
@@ -156,7 +158,8 @@ def _described(app: FastAPI, access: Access) -> dict[str, Any]:
     """The OpenAPI document of an application whose routes are all there."""
     described = get_openapi(title=app.title, version=app.version, routes=app.routes)
     _, models = models_json_schema(
-        [(ProblemDetails, "serialization")], ref_template="#/components/schemas/{model}"
+        [(ProblemDetails, "serialization"), (RebuildCovered, "serialization")],
+        ref_template="#/components/schemas/{model}",
     )
     described["components"]["schemas"] |= models["$defs"]
     describe_access(described, access)

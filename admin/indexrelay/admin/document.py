@@ -154,8 +154,7 @@ class CoverState(Fact):
 class BuildingState(Fact):
     """A build that runs."""
 
-    step: str
-    """`indexrelay.schemas.progress.BuildStep`."""
+    step: BuildStep
     share: float | None
     """Of the step, from 0 to 1; null: its kind does not say."""
     started_at: datetime | None
@@ -203,6 +202,7 @@ class ComponentView(Fact):
     entries_at_rebuild: int | None
     failures: int
     failing_since: datetime | None
+    failed_at: datetime | None
     retry_at: datetime | None
     error: str | None
     building: BuildingState | None
@@ -469,6 +469,7 @@ def _components(seen: Observation, rebuilds: Mapping[str, LastRebuild]) -> Itera
             entries_at_rebuild=None if rebuilt is None else rebuilt.entries,
             failures=health.failures,
             failing_since=health.failing_since,
+            failed_at=health.failed_at,
             retry_at=health.retry_at,
             error=health.error,
             building=_building(name, seen),
@@ -510,14 +511,14 @@ def _building(name: str, seen: Observation) -> BuildingState | None:
         progress = state.progress.get(name)
         if progress is None:  # it is about to begin, or the rebuilder is of an earlier version
             return BuildingState(
-                step=str(BuildStep.WAITING),
+                step=BuildStep.WAITING,
                 share=None,
                 started_at=None,
                 elapsed_seconds=None,
                 rebuilder=member,
             )
         return BuildingState(
-            step=str(progress.step),
+            step=progress.step,
             share=progress.share,
             started_at=progress.started_at,
             elapsed_seconds=max((seen.at - progress.started_at).total_seconds(), 0.0),

@@ -27,7 +27,7 @@ from indexrelay.operations.monitor import Look, Looker
 from indexrelay.operations.observer import Observation
 from indexrelay.schemas.clock import Background, Clock
 from indexrelay.schemas.loggers import get_logger
-from indexrelay.schemas.messages import RebuildRequested
+from indexrelay.schemas.messages import RebuildRequested, RebuildStatus
 from indexrelay.schemas.names import canonical_json
 from indexrelay.schemas.settings import Settings
 from indexrelay.service.answers import matches
@@ -114,6 +114,7 @@ class StateWatch:
         """Of the last document: what counts."""
         self._renewed_at = self._asked_at = clock.monotonic()
         self._looked = threading.Event()
+        self._turning = threading.Lock()
         self._thread = Background(self.turn, name="admin-state")
 
     def start(self) -> None:
@@ -164,9 +165,10 @@ class StateWatch:
             self._thread.wake()
 
     def turn(self) -> float:
-        """Look once; the seconds until the next look."""
+        """Look once; the seconds until the next look. From any thread, one after another."""
         began = self._clock.monotonic()
-        self._take(self._looker.look())
+        with self._turning:
+            self._take(self._looker.look())
         self._looked.set()
         took = self._clock.monotonic() - began
         pause = WATCHED_SECONDS if self._watched else UNWATCHED_SECONDS
@@ -207,6 +209,30 @@ class StateWatch:
 
         self._events.publish_made("state" if last is None else "patch", made)
         self._counted, self._renewed_at = counted, now
+        if last is not None:
+            self._announce(last.look.seen, seen)
+
+    def _announce(self, before: Observation, seen: Observation) -> None:
+        """Publish that a rebuild ended, and that there is a release; the state has it already."""
+        for result in seen.results:
+            ended = {
+                "ids": list(result.request_ids),
+                "state": "complete" if result.status is RebuildStatus.SUCCESS else "failed",
+                "message": result.message,
+                "release": result.release,
+            }
+            self._events.publish("rebuild", ended)
+        was, release = before.facts.release, seen.facts.release
+        if release is None or (was is not None and was.number == release.number):
+            return
+        told = {"number": release.number, "reason": release.reason, "by": release.by}
+        self._events.publish("release", told)
+        shown = {} if was is None else was.components
+        for name, version in release.components.items():
+            kind = seen.facts.definitions.get(name)
+            if kind is not None and kind.kind == "projection" and shown.get(name) != version:
+                map_of = {"component": name, "version": version, "release": release.number}
+                self._events.publish("map", map_of)
 
     @property
     def _watched(self) -> bool:

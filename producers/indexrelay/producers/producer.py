@@ -171,6 +171,8 @@ class Producer:
         full: bool = False,
         failure_cooldown_seconds: float | None = None,
         reason: str = "",
+        requested_by: str = "",
+        unless_covered: bool = False,
     ) -> str:
         """Ask for a rebuild, due or not; the request is a row that outlives a lost event.
 
@@ -182,11 +184,15 @@ class Producer:
                 ``max_consecutive_failures`` times in a row until so long after the last failure;
                 ``None``: it is built all the same.
             reason: for the people who read the result.
+            requested_by: who asks, as the audit log names them.
+            unless_covered: ask only where no open request asks for as much: of any number that ask
+                at the same moment one is recorded then.
 
         Returns:
             The request's id; the result that answers it names it.
 
         Raises:
+            RequestCoveredError: ``unless_covered``, and there is such a request.
             UndeclaredComponentError: the settings declare components, but not that one.
             TooManyRequestsError: a thousand of them wait for a rebuilder; nothing was asked.
             ValueError: a component's name that can be none, or a reason of more than 1,000
@@ -208,6 +214,8 @@ class Producer:
             full=full,
             failure_cooldown_seconds=failure_cooldown_seconds,
             reason=reason,
+            requested_by=requested_by,
+            unless_covered=unless_covered,
         )
         # What is asked for counts in the row only, so the event does not repeat it.
         event = RebuildRequested(request_id=request_id, reason=reason)

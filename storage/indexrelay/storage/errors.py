@@ -58,6 +58,16 @@ class TooManyRequestsError(IndexRelayError):
         self.most = most
 
 
+class RequestCoveredError(IndexRelayError):
+    """Raised when an open request asks for as much already; nothing was recorded."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(
+            f"rebuild {request_id} is under way and covers this; ask again when it has ended"
+        )
+        self.request_id = request_id
+
+
 class UnknownCollectionError(UnknownNameError):
     """Raised when a collection is named that was never declared, or that was dropped."""
 

@@ -1,11 +1,12 @@
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from indexrelay.schemas.messages import Event, RebuildRequested, RebuildResult, RebuildStatus
 from indexrelay.storage.catalog import Answer, Catalog, InboxRow, ReceivedEvent
-from indexrelay.storage.errors import TooManyRequestsError
+from indexrelay.storage.errors import RequestCoveredError, TooManyRequestsError
 from indexrelay.testing import FakeClock
 
 _AT = datetime(2026, 1, 1, 12, 0, 0, 250, tzinfo=UTC)
@@ -88,6 +89,57 @@ def test_a_request_reads_like_a_received_event_under_its_own_id(
     assert row.requested
     waking = ReceivedEvent(event_id="r1", type=row.type, body=row.body, received_at=row.received_at)
     assert catalog.inbox.receive([waking]) == 0
+
+
+@pytest.mark.parametrize(
+    ("known", "asked", "covered"),
+    [
+        ({}, {}, True),
+        ({"components": ["a", "b"]}, {"components": ["b"]}, True),
+        ({"components": ["a"]}, {"components": ["a", "b"]}, False),
+        ({}, {"components": ["a"]}, False),  # it is built if it is due
+        ({"components": ["a"]}, {}, False),
+        ({"full": True, "force": True}, {}, True),
+        ({}, {"full": True}, False),
+        ({"full": True}, {"force": True}, False),
+        ({"failure_cooldown_seconds": 9.0}, {}, False),  # it leaves out what is paused
+        ({"failure_cooldown_seconds": 9.0}, {"failure_cooldown_seconds": 9.0}, True),
+    ],
+)
+def test_a_request_that_is_covered_is_not_recorded_unless_that_is_wanted(
+    catalog: Catalog, known: dict[str, Any], asked: dict[str, Any], covered: bool
+) -> None:
+    def ask(request_id: str, wanted: dict[str, Any], *, unless_covered: bool) -> bool:
+        given = {"components": [], "reason": "", **wanted}
+        return catalog.inbox.request(request_id, **given, unless_covered=unless_covered)
+
+    ask("known", known, unless_covered=True)
+    if covered:
+        with pytest.raises(RequestCoveredError) as refused:
+            ask("asked", asked, unless_covered=True)
+        assert refused.value.request_id == "known"
+        catalog.inbox.finish(["known"])
+    assert ask("asked", asked, unless_covered=True)
+    assert ask("anyway", asked, unless_covered=False)
+
+
+def test_requests_are_listed_from_the_newest_with_who_asked_and_what_came_of_it(
+    catalog: Catalog,
+) -> None:
+    catalog.inbox.receive([event("an event")])
+    for number in range(3):
+        catalog.inbox.request(f"r{number}", components=[], reason="", requested_by=f"ada/{number}")
+    result = RebuildResult(
+        status=RebuildStatus.SUCCESS, message="built", started_at=_AT, finished_at=_AT
+    )
+    catalog.inbox.finish(["r1", "an event"], result=result)
+    newest, *rest = catalog.inbox.requests()
+    assert (newest.request.requested_by, newest.finished_at) == ("ada/2", None)
+    assert [each.request.request_id for each in rest] == ["r1", "r0"]
+    assert rest[0].result == result
+    assert catalog.inbox.requests(before=newest.position, most=1) == rest[:1]
+    assert catalog.inbox.find_request("r1") == rest[0]
+    assert catalog.inbox.find_request("an event") is None
 
 
 def test_an_event_never_becomes_a_request_and_never_takes_its_place(

@@ -5,9 +5,8 @@ too. An event in the results stream is only the moment to look there: anybody ma
 """
 
 import logging
-from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Annotated, Final
 
 import typer
@@ -17,17 +16,23 @@ from rich.text import Text
 
 from indexrelay.console import figures
 from indexrelay.console.commands import Config, Json, Reason, component_names
-from indexrelay.console.commands.status import NONE, covered, problems_page
+from indexrelay.console.commands.status import NONE, builds_of, covered, problems_page
 from indexrelay.console.errors import CommandError, ExitCode
-from indexrelay.console.installation import Installation, signals_of, verdict_of
+from indexrelay.console.installation import Installation, person, signals_of, verdict_of
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import adapted, note, print_json, stderr, stdout
 from indexrelay.health.status import BUILDS, Problem
+from indexrelay.operations.rebuilds import (
+    RebuildRequest,
+    all_components,
+    ask_for_rebuild,
+    listed,
+)
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Clock, SystemClock
-from indexrelay.schemas.messages import BuildOutcome, RebuildResult, RebuildStatus
+from indexrelay.schemas.messages import BuildOutcome, RebuilderState, RebuildResult, RebuildStatus
 from indexrelay.schemas.versions import ancestors_of, root_collections
-from indexrelay.storage.audit import AuditAction
+from indexrelay.storage.audit import AuditLog
 from indexrelay.streams.consumer import Tail
 from indexrelay.streams.server import EmbeddedServer
 
@@ -36,6 +41,7 @@ _SOON_SECONDS: Final = 0.02
 _SOON_LOOKS: Final = 50
 """A result is published just before its rows are closed: then they are looked at more often."""
 _COUNT: Final = 100
+_WAITING: Final = "waiting for the result"
 
 
 def rebuild(
@@ -72,7 +78,11 @@ def rebuild(
     with Installation.at(config) as installation:
         names = tuple(components or ())
         if every:
-            names, kept_back = all_components(installation)
+            names, kept_back = all_components(
+                installation.settings,
+                release=installation.store.newest_release(),
+                paused=installation.catalog.attempts.paused(),
+            )
             if kept_back:
                 note(f"left as they are: {listed(kept_back)}")
         wanted = RebuildRequest(components=names, force=force, full=full, reason=reason)
@@ -89,16 +99,25 @@ def rebuild(
 
 def answer_request(
     installation: Installation,
-    wanted: "RebuildRequest",
+    wanted: RebuildRequest,
     *,
     timeout_seconds: float | None,
     json: bool,
 ) -> ExitCode:
     """Ask for a rebuild, and show what came of it; raises what `request` does."""
-    waiting = timeout_seconds is not None
-    with stderr().status("waiting for the result") if waiting else nullcontext():
-        requested = request(installation, wanted, timeout_seconds=timeout_seconds)
+    with _progress_shown(waiting=timeout_seconds is not None) as show:
+        requested = request(installation, wanted, timeout_seconds=timeout_seconds, show=show)
     return _shown(requested, json=json)
+
+
+@contextmanager
+def _progress_shown(*, waiting: bool) -> Iterator[Callable[[str], None]]:
+    """Shows a line while the result is waited for; on a terminal only."""
+    if not waiting:
+        yield lambda _line: None
+        return
+    with stderr().status(_WAITING) as status:
+        yield lambda line: status.update(Text(line))
 
 
 def _shown(requested: "Requested", *, json: bool) -> ExitCode:
@@ -110,21 +129,6 @@ def _shown(requested: "Requested", *, json: bool) -> ExitCode:
             well = "what is declared is built and released"
             stdout().print(problems_page(requested.problems, well=well))
     return _exit_code(requested)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RebuildRequest:
-    """A request for a rebuild, as a person makes it."""
-
-    components: Sequence[str] = ()
-    """Due or not; empty: whatever is due."""
-    force: bool = False
-    """Also if more entries went than ``max_shrink`` allows."""
-    full: bool = False
-    """From scratch."""
-    failure_cooldown_seconds: float | None = None
-    """Leave out what is paused, or failed too often and not so long ago (`RebuildRequested`)."""
-    reason: str = "by hand"
 
 
 class Requested(BaseModel):
@@ -145,9 +149,15 @@ class Requested(BaseModel):
 
 
 def request(
-    installation: Installation, wanted: RebuildRequest, *, timeout_seconds: float | None
+    installation: Installation,
+    wanted: RebuildRequest,
+    *,
+    timeout_seconds: float | None,
+    show: Callable[[str], None] = lambda _line: None,
 ) -> Requested:
     """Ask for a rebuild; ``timeout_seconds=None`` does not wait for the result.
+
+    ``show`` is given how far it is, in a line, again and again.
 
     Raises:
         CommandError: no rebuilder is there to wait for, or no result came in time.
@@ -170,7 +180,12 @@ def request(
     tail.read(count=_COUNT, block_seconds=0)  # from here on
     request_id = _insert(installation, wanted)
     result = _awaited(
-        installation, tail, request_id, timeout_seconds=timeout_seconds, clock=SystemClock()
+        installation,
+        tail,
+        request_id,
+        timeout_seconds=timeout_seconds,
+        clock=SystemClock(),
+        show=show,
     )
     requested = Requested(
         request_id=request_id, rebuilders=signals.rebuilder_ids, waited=True, result=result
@@ -212,33 +227,6 @@ def rebuild_here(installation: Installation, wanted: RebuildRequest) -> Requeste
             request_id=request_id, rebuilders=signals.rebuilder_ids, waited=True, result=result
         )
         return _judged(requested, installation, wanted)
-
-
-def all_components(installation: Installation) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Every declared component but those that are paused or held; and these with the reason.
-
-    Somebody decided about each of them by its name; "all" does not overrule that.
-
-    Raises:
-        CommandError: all of them are kept back.
-    """
-    release = installation.store.newest_release()
-    held = {} if release is None else release.holds
-    paused = installation.catalog.attempts.paused()
-    kept_back = {
-        name: f"held: {held[name].reason}" if name in held else f"paused: {paused[name].reason}"
-        for name in installation.settings.components
-        if name in held or name in paused
-    }
-    names = tuple(name for name in installation.settings.components if name not in kept_back)
-    if not names:
-        raise CommandError(f"every component is kept back: {listed(kept_back)}")
-    return names, kept_back
-
-
-def listed(kept_back: dict[str, str]) -> str:
-    """``map (paused: too loud), index (held: by hand)``."""
-    return ", ".join(f"{name} ({why})" for name, why in kept_back.items()) or "there is none"
 
 
 def result_page(requested: Requested) -> RenderableType:
@@ -292,22 +280,12 @@ def _exit_code(requested: Requested) -> ExitCode:
 
 def _insert(installation: Installation, wanted: RebuildRequest) -> str:
     """Insert the request into the catalog; returns its id."""
-    request_id = installation.producer.request_rebuild(
-        wanted.components,
-        force=wanted.force,
-        full=wanted.full,
-        failure_cooldown_seconds=wanted.failure_cooldown_seconds,
-        reason=wanted.reason,
+    return ask_for_rebuild(
+        wanted,
+        producer=installation.producer,
+        audit=AuditLog.of(installation.settings),
+        who=person(),
     )
-    installation.audit(
-        AuditAction.REBUILD_REQUESTED,
-        subject=", ".join(wanted.components) or None,
-        request_id=request_id,
-        reason=wanted.reason,
-        force=wanted.force or None,
-        full=wanted.full or None,
-    )
-    return request_id
 
 
 def _awaited(
@@ -317,6 +295,7 @@ def _awaited(
     *,
     timeout_seconds: float,
     clock: Clock,
+    show: Callable[[str], None],
 ) -> RebuildResult | None:
     deadline = clock.monotonic() + timeout_seconds
     soon = 0
@@ -327,11 +306,19 @@ def _awaited(
         answer = installation.catalog.inbox.answer(request_id)
         if answer is None or answer.finished:
             return None if answer is None else answer.result
+        if not soon:
+            show(progress_line(signals_of(installation).rebuilders))
         if clock.monotonic() >= deadline:
             raise CommandError(
                 f"no result within {timeout_seconds:g} s; the request stays; look for its result "
                 f"with: {commands.STATUS}"
             )
+
+
+def progress_line(rebuilders: Mapping[str, RebuilderState]) -> str:
+    """What is built, and how far each is: ``waiting for the result: index (building, 40 %)``."""
+    builds = ", ".join(each for state in rebuilders.values() for each in builds_of(state))
+    return f"{_WAITING}: {builds}" if builds else _WAITING
 
 
 def _judged(requested: Requested, installation: Installation, wanted: RebuildRequest) -> Requested:

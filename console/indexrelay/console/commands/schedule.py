@@ -10,12 +10,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from indexrelay.console.commands import Config, Json, Reason, alone, schedule_names
-from indexrelay.console.commands.rebuild import RebuildRequest, answer_request
+from indexrelay.console.commands.rebuild import answer_request
 from indexrelay.console.commands.status import NONE
 from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, whole
 from indexrelay.console.terminal import adapted, advice_line, note, print_json, stdout
+from indexrelay.operations.rebuilds import RebuildRequest
 from indexrelay.operations.schedules import (
     ScheduleReport,
     UnknownScheduleError,

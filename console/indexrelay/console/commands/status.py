@@ -4,7 +4,7 @@ A table each for collections, components, readers and rebuilders, then the judge
 commands show the same tables and the same lines, so that one state has one wording.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import typer
@@ -198,10 +198,22 @@ def rebuilders_table(rebuilders: Mapping[str, RebuilderState]) -> Sheet:
             state.rebuilder,
             state.host,
             str(state.pid),
-            ", ".join(state.building) or NONE,
+            ", ".join(builds_of(state)) or NONE,
             NONE if last is None else f"{last.status}: {last.message}",
         )
     return sheet
+
+
+def builds_of(state: RebuilderState) -> Iterator[str]:
+    """What a rebuilder builds, and how far each is: ``index (building, 40 %)``."""
+    for name in (*state.building, *state.improving):
+        progress = state.progress.get(name)
+        if progress is None:
+            yield name
+        elif progress.share is None:
+            yield f"{name} ({progress.step})"
+        else:
+            yield f"{name} ({progress.step}, {progress.share:.0%})"
 
 
 def facts_table(facts: Mapping[str, str]) -> Table:

@@ -29,7 +29,7 @@ from indexrelay.storage.catalog.dead_letters import (
     Unreadable,
 )
 from indexrelay.storage.catalog.entry_log import CatalogSnapshot, ChangeCount, EntryLog
-from indexrelay.storage.catalog.inbox import Answer, Inbox, InboxRow, ReceivedEvent
+from indexrelay.storage.catalog.inbox import Answer, Inbox, InboxRow, ReceivedEvent, RequestRow
 from indexrelay.storage.catalog.schedules import ScheduleRows, ScheduleState
 from indexrelay.storage.catalog.schema import create_tables, improvements, tables_exist
 from indexrelay.storage.entries import BatchChanges, Commit
@@ -139,6 +139,7 @@ __all__ = [
     "InboxRow",
     "Pause",
     "ReceivedEvent",
+    "RequestRow",
     "ScheduleRows",
     "ScheduleState",
     "Unreadable",

@@ -104,6 +104,11 @@ class Database:
         """A transaction that commits on leaving, and rolls back on an error."""
         return self._writers.begin()
 
+    def take_turn(self, connection: Connection, number: int) -> None:
+        """Have transactions that take the same number follow each other, from here to their end."""
+        if self.is_postgresql:  # a writing transaction of SQLite is alone anyway
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({number:d})")
+
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A read-only transaction in which the first read fixes what all later ones see."""

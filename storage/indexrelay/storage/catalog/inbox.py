@@ -14,11 +14,11 @@ events are accepted without a row: the recorded ones cause a look at everything.
 refused instead, since each asks for something of its own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 from sqlalchemy import (
@@ -43,7 +43,7 @@ from indexrelay.schemas.messages import Event, RebuildRequested, RebuildResult, 
 from indexrelay.schemas.settings import RebuilderSettings
 from indexrelay.storage.catalog.database import Database
 from indexrelay.storage.catalog.schema import answers, inbox
-from indexrelay.storage.errors import TooManyRequestsError
+from indexrelay.storage.errors import RequestCoveredError, TooManyRequestsError
 
 KEEP_FINISHED: Final = timedelta(days=7)
 """Longer than a stream holds an entry for a consumer that is away."""
@@ -93,6 +93,20 @@ class Answer:
     later major version, answered it, or there were too many answers since."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class RequestRow:
+    """A request, and what became of it."""
+
+    position: int
+    """Grows from row to row."""
+    request: RebuildRequested
+    received_at: datetime
+    finished_at: datetime | None
+    """``None``: it waits, or is worked on."""
+    result: RebuildResult | None
+    """As in `Answer`."""
+
+
 class Inbox:
     """The rows of events and requests."""
 
@@ -126,6 +140,8 @@ class Inbox:
         full: bool = False,
         failure_cooldown_seconds: float | None = None,
         reason: str,
+        requested_by: str = "",
+        unless_covered: bool = False,
     ) -> bool:
         """Record what a person or a schedule asks for; whether it was new.
 
@@ -133,13 +149,19 @@ class Inbox:
         that an event that wakes the rebuilder under the same id is a repeat of it. An event of that
         id that was received before is replaced.
 
+        Args:
+            unless_covered: whether one that is open and asks for as much is enough. Of any number
+                that ask at the same moment, in any number of processes, one is recorded then.
+
         Raises:
+            RequestCoveredError: ``unless_covered``, and there is one; nothing was recorded.
             TooManyRequestsError: `MAX_OPEN_REQUESTS` are open; nothing was recorded.
             ValueError: an invalid component name, more than 1,000 of them, or a reason of more than
                 1,000 characters.
         """
         request = RebuildRequested(
             request_id=request_id,
+            requested_by=requested_by,
             components=tuple(components),
             force=force,
             full=full,
@@ -147,6 +169,11 @@ class Inbox:
             reason=reason,
         )
         with self._database.write() as connection:
+            if unless_covered:
+                self._database.take_turn(connection, _TURN)
+                for known in _open_requests(connection):
+                    if _covers(known, request):
+                        raise RequestCoveredError(known.request_id)
             return self.insert(connection, request)
 
     def insert(self, connection: Connection, request: RebuildRequested) -> bool:
@@ -213,13 +240,28 @@ class Inbox:
 
     def open_requests(self) -> list[RebuildRequested]:
         """What is asked for and not answered, as far as this release can read it."""
-        rows = select(inbox.c.body).where(inbox.c.finished_at.is_(None), not_(_RECEIVED))
-        found = []
         with self._database.read() as connection:
-            for body in connection.scalars(rows.order_by(inbox.c.position)):
-                with suppress(UnreadableEventError):
-                    found.append(Event.from_bytes(bytes(body)).data)
-        return [each for each in found if isinstance(each, RebuildRequested)]
+            return _open_requests(connection)
+
+    def requests(self, *, before: int | None = None, most: int = 100) -> list[RequestRow]:
+        """The requests of the last week and those that are open, the newest first.
+
+        Args:
+            before: the position of a row: only older ones.
+            most: how many at most.
+        """
+        rows = _REQUEST_ROWS.order_by(inbox.c.position.desc()).limit(most)
+        if before is not None:
+            rows = rows.where(inbox.c.position < before)
+        with self._database.read() as connection:
+            return [row for found in connection.execute(rows) for row in _request_row(found)]
+
+    def find_request(self, request_id: str) -> RequestRow | None:
+        """One request; ``None``: it does not exist, or was answered long ago."""
+        row = _REQUEST_ROWS.where(inbox.c.event_id == request_id)
+        with self._database.read() as connection:
+            found = [each for raw in connection.execute(row) for each in _request_row(raw)]
+        return found[0] if found else None
 
     def finish(self, event_ids: Iterable[str], *, result: RebuildResult | None = None) -> None:
         """Mark these rows as finished, and remove those that were finished a week ago.
@@ -275,16 +317,71 @@ class Inbox:
             row = connection.execute(looked).one_or_none()
         if row is None:
             return None
-        result: RebuildResult | None = None
-        if row.result is not None:
-            # A later major version may have written it.
-            with suppress(ValidationError):
-                result = RebuildResult.model_validate_json(row.result)
-        return Answer(finished=row.finished_at is not None, result=result)
+        return Answer(finished=row.finished_at is not None, result=_result_of(row.result))
 
 
 _RECEIVED: Final = or_(inbox.c.requested.is_(None), inbox.c.requested != true())
 """Whether a row came from a stream; earlier releases did not record it."""
+
+
+_TURN: Final = 7241936509
+"""Of those that look at what is open before they record a request."""
+
+_REQUEST_ROWS: Final = (
+    select(
+        inbox.c.position,
+        inbox.c.body,
+        inbox.c.received_at,
+        inbox.c.finished_at,
+        answers.c.result,
+    )
+    .select_from(inbox.outerjoin(answers, answers.c.key == inbox.c.answer))
+    .where(not_(_RECEIVED))
+)
+
+
+def _request_row(row: Any) -> Iterator[RequestRow]:
+    """The row, if this release can read it."""
+    with suppress(UnreadableEventError):
+        request = Event.from_bytes(bytes(row.body)).data
+        if isinstance(request, RebuildRequested):
+            yield RequestRow(
+                position=row.position,
+                request=request,
+                received_at=row.received_at,
+                finished_at=row.finished_at,
+                result=_result_of(row.result),
+            )
+
+
+def _result_of(raw: bytes | None) -> RebuildResult | None:
+    if raw is not None:
+        with suppress(ValidationError):  # a later major version may have written it
+            return RebuildResult.model_validate_json(raw)
+    return None
+
+
+def _open_requests(connection: Connection) -> list[RebuildRequested]:
+    rows = select(inbox.c.body).where(inbox.c.finished_at.is_(None), not_(_RECEIVED))
+    found = []
+    for body in connection.scalars(rows.order_by(inbox.c.position)):
+        with suppress(UnreadableEventError):
+            found.append(Event.from_bytes(bytes(body)).data)
+    return [each for each in found if isinstance(each, RebuildRequested)]
+
+
+def _covers(known: RebuildRequested, asked: RebuildRequested) -> bool:
+    """Whether the answer to one request answers another as well.
+
+    Whatever is due is covered by the same, and components by a request that names them.
+    """
+    if (asked.force and not known.force) or (asked.full and not known.full):
+        return False
+    if known.failure_cooldown_seconds is not None and asked.failure_cooldown_seconds is None:
+        return False  # it leaves out what is paused, or failed too often
+    if not asked.components:
+        return not known.components
+    return set(asked.components) <= set(known.components)
 
 
 def _make_room(connection: Connection, new: Sequence[int], most: int) -> int:

@@ -233,9 +233,7 @@ def create_tables(database: Database) -> None:
         if _is_current(connection):
             return
     with database.write() as connection:
-        if database.is_postgresql:
-            # Any fixed number will do; SQLite's BEGIN IMMEDIATE is such a lock by itself.
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7241936508)")
+        database.take_turn(connection, 7241936508)  # any fixed number will do
         if _is_current(connection):  # another process was faster
             return
         metadata.create_all(connection)

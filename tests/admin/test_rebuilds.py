@@ -1,0 +1,163 @@
+"""Rebuilds from the admin API: what is taken, what is refused, and how each is followed."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from indexrelay.admin.service import AdminService
+from indexrelay.storage.audit import AuditLog
+from indexrelay.testing import Pipeline
+from tests.admin.conftest import MakeService, operator_of, state_after
+from tests.testing.test_pipeline import commit
+
+
+def asked(client: httpx.Client, **order: Any) -> Any:
+    answer = client.post("rebuilds", json=order)
+    assert answer.status_code == 202, answer.text
+    return answer.json()
+
+
+def test_of_fifty_simultaneous_requests_to_two_services_one_is_taken(
+    pipeline: Pipeline, make_service: MakeService
+) -> None:
+    services = [make_service(), make_service()]
+    for service in services:
+        service.start()
+    with operator_of(services[0]) as first, operator_of(services[1]) as second:
+        with ThreadPoolExecutor(50) as pool:
+            answers = list(
+                pool.map(
+                    lambda number: (first, second)[number % 2].post(
+                        "rebuilds", json={"components": ["cache"]}
+                    ),
+                    range(50),
+                )
+            )
+        statuses = [each.status_code for each in answers]
+        assert (statuses.count(202), statuses.count(409)) == (1, 49)
+        taken = next(each for each in answers if each.status_code == 202)
+        refused = next(each for each in answers if each.status_code == 409)
+        assert refused.json()["rebuild_id"] == taken.json()["id"]
+        assert refused.headers["location"] == taken.headers["location"]
+        assert [each.request_id for each in pipeline.catalog.inbox.open_requests()] == [
+            taken.json()["id"]
+        ]
+        lines = AuditLog.of(pipeline.settings).newest(100)
+    assert [(each["who"], each["subject"]) for each in lines] == [("admin/anyone", "cache")]
+
+
+def test_what_an_open_one_does_not_cover_is_taken(client: httpx.Client) -> None:
+    asked(client, components=["cache"])
+    asked(client, components=["cache"], full=True)
+    asked(client, components=["cache", "other"])
+    asked(client)
+    assert client.post("rebuilds", json={"components": ["other"]}).status_code == 409
+    assert client.post("rebuilds", json={}).status_code == 409
+    assert client.post("rebuilds", json={"components": ["other"], "force": True}).is_success
+
+
+def test_a_rebuild_is_followed_from_the_request_to_its_release(
+    pipeline: Pipeline, service: AdminService, client: httpx.Client
+) -> None:
+    commit(pipeline, "one")
+    taken = client.post("rebuilds", json={"components": ["cache"], "reason": "a trial"})
+    order, place = taken.json(), taken.headers["location"]
+    assert place == f"/api/admin/rebuilds/{order['id']}"
+    assert (order["state"], order["requested_by"]) == ("running", "admin/anyone")
+    assert order["components"]["cache"]["state"] == "waiting"
+    assert state_after(service)["rebuild"]["state"] == "running"
+    pipeline.settle()
+    done = client.get(f"rebuilds/{order['id']}").json()
+    assert (done["state"], done["status"], done["reason"]) == ("complete", "SUCCESS", "a trial")
+    assert done["components"]["cache"]["state"] == "released"
+    assert done["components"]["cache"]["entries"] == 1
+    assert done["release"] == 1
+    state = state_after(service)
+    assert (state["rebuild"]["state"], state["rebuild"]["entries_at_rebuild"]) == ("complete", 1)
+    nothing = asked(client)
+    pipeline.settle()
+    idle = client.get(f"rebuilds/{nothing['id']}").json()
+    assert (idle["state"], idle["message"]) == ("complete", "Nothing was due")
+
+
+def test_only_a_successful_rebuild_changes_when_a_component_was_rebuilt_last(
+    pipeline: Pipeline, service: AdminService, client: httpx.Client
+) -> None:
+    commit(pipeline, "one")
+    pipeline.settle()
+    before = component(state_after(service), "cache")
+    assert before["entries_at_rebuild"] == 1
+    pipeline.clock.advance(60)
+    pipeline.fail_build("cache", times=1, error="it <b>hurts</b>")
+    order = asked(client, components=["cache"])
+    pipeline.settle()
+    failed = client.get(f"rebuilds/{order['id']}").json()
+    assert (failed["state"], failed["components"]["cache"]["state"]) == ("failed", "failed")
+    assert "it <b>hurts</b>" in failed["error"]
+    state = state_after(service)
+    after = component(state, "cache")
+    assert state["rebuild"]["state"] == "failed"
+    assert "it <b>hurts</b>" in state["rebuild"]["error"]
+    assert after["failing_since"] is not None
+    for what in ("last_rebuild_at", "entries_at_rebuild", "version"):
+        assert after[what] == before[what]
+    pipeline.clock.advance(60)
+    asked(client, components=["cache"])
+    pipeline.settle()
+    third = component(state_after(service), "cache")
+    assert third["last_rebuild_at"] > before["last_rebuild_at"]
+    pipeline.store.rollback(1, reason="go back")
+    state = state_after(service)
+    back = component(state, "cache")
+    assert back["version"] == before["version"]
+    assert back["last_rebuild_at"] == third["last_rebuild_at"]
+
+
+def component(state: Any, name: str) -> Any:
+    return next(each for each in state["components"] if each["name"] == name)
+
+
+@pytest.mark.parametrize(
+    ("order", "field"),
+    [
+        ({"components": ["none"]}, "components.0"),
+        ({"components": ["cache", "a b"]}, "components.1"),
+        ({"components": "cache"}, "components"),
+        ({"all": True, "components": ["cache"]}, ""),
+        ({"reason": "x" * 1001}, "reason"),
+        ({"full": True, "fuller": True}, "fuller"),
+    ],
+)
+def test_a_wrong_order_is_refused_with_its_field(
+    pipeline: Pipeline, client: httpx.Client, order: dict[str, Any], field: str
+) -> None:
+    refused = client.post("rebuilds", json=order)
+    assert refused.status_code == 422
+    assert [each["field"] for each in refused.json()["errors"]] == [field]
+    assert pipeline.catalog.inbox.open_requests() == []
+
+
+def test_all_leaves_out_what_somebody_decided_about(
+    pipeline: Pipeline, client: httpx.Client
+) -> None:
+    pipeline.catalog.attempts.pause("cache", "too loud")
+    assert asked(client, all=True)["requested"] == ["other"]
+    pipeline.catalog.attempts.pause("other", "that, too")
+    refused = client.post("rebuilds", json={"all": True})
+    assert (refused.status_code, "too loud" in refused.json()["detail"]) == (409, True)
+
+
+def test_rebuilds_are_listed_in_pages_the_newest_first(client: httpx.Client) -> None:
+    ids = [
+        asked(client, components=["cache"])["id"],
+        asked(client, components=["other"])["id"],
+        asked(client)["id"],
+    ]
+    first = client.get("rebuilds", params={"limit": 2}).json()
+    assert [each["id"] for each in first["rebuilds"]] == ids[:0:-1]
+    rest = client.get("rebuilds", params={"before": first["next"]}).json()
+    assert ([each["id"] for each in rest["rebuilds"]], rest["next"]) == (ids[:1], None)
+    assert client.get("rebuilds/none").status_code == 404
+    assert client.get("rebuilds", params={"limit": 0}).status_code == 422
