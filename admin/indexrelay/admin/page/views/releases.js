@@ -1,6 +1,6 @@
 // Releases: each that is kept, what is in one, what two have different, and the way back.
 
-import { Age, api, Badge, bytes, Clip, Empty, Facts, html, Id, link, Loaded, none, number, PageHead, Panel, Stamp, State, Table, Text, useLoad, useMemo } from "../parts.js";
+import { Age, api, Badge, bytes, Clip, Empty, Facts, html, Icon, Id, link, Loaded, none, number, PageHead, Panel, Stamp, State, Table, Text, useLoad, useMemo } from "../parts.js";
 import { Changes, Names } from "./changes.js";
 import { More, usePages } from "./pages.js";
 import { Problems } from "./problems.js";
@@ -44,6 +44,14 @@ function ReleaseList({ state, me }) {
   );
   return html`
     <${PageHead} title="Releases" lead="Each is the whole of what readers should serve. To go back is a new release, too." />
+    ${canary &&
+    html`<div class="banner info">
+      <${Icon} name="work" />
+      <p>
+        Release ${number(newest)} is tried by <${Text} value=${canary.readers.join(", ")} limit=${120} /> since <${Age} at=${canary.since} />.
+        The others serve ${canary.components.length > 0 ? html`earlier versions of <${Names} names=${canary.components} />` : "what they did"} until it has proved itself, and nothing is built meanwhile.
+      </p>
+    </div>`}
     ${problems.length > 0 && html`<${Panel} title="What is wrong" flush><${Problems} problems=${problems} here /><//>`}
     <${Loaded}
       load=${pages}
