@@ -15,6 +15,11 @@ const WORDS = {
   deleted: "deleted",
   backed_up: "made a backup",
   restored: "restored a backup",
+  verified: "verified a backup",
+  retried: "read again",
+  logged_in: "logged in",
+  logged_out: "logged out",
+  refused: "was refused",
 };
 
 const COLUMNS = [

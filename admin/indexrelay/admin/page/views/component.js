@@ -4,7 +4,7 @@
 // What changes from second to second comes with the state; the rest is asked for again when the
 // released version or a decision about it changes.
 
-import { Age, api, Badge, bytes, Check, clean, Clip, duration, Empty, Facts, go, html, Id, link, Loaded, millis, number, PageHead, Panel, percent, shortId, Stamp, Table, Text, useLoad, useMemo, useState } from "../parts.js";
+import { Age, api, Badge, bytes, Check, clean, Clip, counted, duration, Empty, Facts, go, html, Id, link, Loaded, millis, number, PageHead, Panel, percent, shortId, Stamp, Table, Text, useLoad, useMemo, useState } from "../parts.js";
 import { Action } from "./action.js";
 import { Building, Condition, Covers, isCalm, kindOf } from "./condition.js";
 import { Front } from "./front.js";
@@ -198,19 +198,24 @@ function Released({ one, page }) {
 }
 
 const CHECKS = [
-  { key: "name", title: "Check", cell: (each) => html`<${Text} value=${each.name} limit=${80} />` },
+  { key: "name", title: "Check", cell: (each) => html`<${Text} value=${each.name} limit=${200} />` },
   { key: "passed", title: "Result", cell: passedOf },
   { key: "measured", title: "Measured", align: "end", cell: (each) => measured(each.name, each.measured) },
   { key: "limit", title: "Limit", align: "end", cell: (each) => measured(each.name, each.limit) },
   { key: "detail", title: "Detail", wide: true, cell: ({ detail, file }) => (detail || file) && html`<${Clip} value=${detail || file} />` },
 ];
 
-/** A row for each check; files that read back as they were written are one row together. */
+/** A row for each check, those not passed first; files, and checks without a figure, are one row together. */
 function Checks({ checks }) {
   const rows = useMemo(() => {
     const whole = checks.filter((each) => each.name === "bytes" && each.passed);
-    const together = { name: `bytes of ${whole.length} file(s)`, passed: true, detail: "read back as they were written" };
-    return [...(whole.length ? [together] : []), ...checks.filter((each) => !whole.includes(each))].map((each, place) => ({ ...each, place }));
+    const plain = checks.filter((each) => each.passed && each.measured === null);
+    const together = [
+      whole.length > 0 && { name: `bytes of ${counted(whole.length, "file")}`, passed: true, detail: "read back as they were written" },
+      plain.length > 0 && { name: [...new Set(plain.map((each) => each.name))].join(", "), passed: true },
+    ].filter(Boolean);
+    const others = checks.filter((each) => !whole.includes(each) && !plain.includes(each));
+    return [...others.filter((each) => !each.passed), ...others.filter((each) => each.passed), ...together].map((each, place) => ({ ...each, place }));
   }, [checks]);
   if (!rows.length) return null;
   return html`<${Panel} title="Checks" note="What the gates measured before it was released." flush>

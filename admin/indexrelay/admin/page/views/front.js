@@ -22,15 +22,17 @@ export function Front({ page }) {
   );
   if (!page.index) return null;
   const minRecall = page.checks.find((each) => /(^|\.)recall$/.test(each.name))?.limit ?? page.parameters.min_recall;
+  // One point says nothing that the table does not.
+  const isChart = tried.length > 1 || page.trials.length > 1;
   const measured = tried.filter((each) => each.recall !== null && each.latency_us !== null);
   return html`<${Panel} title="Why this index" note="What was tried on its entries when it was built.">
     <p><strong><${Text} value=${page.index} limit=${80} /></strong>${page.index_reason && html`: <${Text} value=${page.index_reason} limit=${400} />`}</p>
     ${measured.length > 0 &&
-    html`<div class="front">
-      <figure>
+    html`<div class=${isChart ? "front" : ""}>
+      ${isChart && html`<figure>
         <${Scatter} tried=${measured} trials=${page.trials} near=${near} setNear=${setNear} minRecall=${minRecall} maxLatency=${page.parameters.max_latency_ms} />
         <figcaption class="note">The larger, the more memory. Filled: no other is better in everything. Ringed: chosen; its line is what more effort in a search buys. Dashed: what was asked for.</figcaption>
-      </figure>
+      </figure>`}
       <${Table} caption="Indexes that were tried, the fastest first" columns=${columns} rows=${rows} rowKey=${(each) => each.index} />
     </div>`}
   <//>`;

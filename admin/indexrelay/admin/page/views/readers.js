@@ -89,7 +89,9 @@ function troublesOf(reader) {
 }
 
 function Troubles({ readers, problems }) {
-  const rows = useMemo(() => readers.flatMap(troublesOf), [readers]);
+  // What the judge says of a reader is said once.
+  const told = problems.map((each) => each.subject).join("\n");
+  const rows = useMemo(() => readers.filter((each) => !told.split("\n").includes(each.id)).flatMap(troublesOf), [readers, told]);
   if (!rows.length && !problems.length) return null;
   return html`<${Panel} title="What is not well" flush>
     ${problems.length > 0 && html`<${Problems} problems=${problems} here />`}
