@@ -19,7 +19,7 @@ import { age, clean, duration, elapsed, none, now, number, percent, stamp } from
 
 export * from "./formats.js";
 export { ApiError, api } from "./api.js";
-export { onEvent } from "./stream.js";
+export { kept, onEvent } from "./stream.js";
 export {
   Component,
   createContext,

@@ -25,10 +25,10 @@ import {
   counted,
   duration,
   html,
+  kept,
   link,
   none,
   number,
-  onEvent,
   percent,
   sentence,
   toast,
@@ -42,7 +42,7 @@ import { Problems } from "./problems.js";
 
 export function OverviewView({ state, me }) {
   const [asking, setAsking] = useState(false);
-  const rebuild = useRebuild(state?.rebuild);
+  const rebuild = useRebuild(state?.rebuild, state?.number);
   if (state === null) {
     return html`<${PageHead} title="Overview" /><${Skeleton} rows=${8} />`;
   }
@@ -151,24 +151,20 @@ function driftHint(drift) {
 
 // ---- the rebuild ---------------------------------------------------------------------------
 
-/** The rebuild that runs or ran last, with each of its components; asked for once, then pushed. */
-function useRebuild(summary) {
+/** The rebuild that runs or ran last, with each of its components; asked again as the state moves on. */
+function useRebuild(summary, number) {
   const [rebuild, setRebuild] = useState(null);
   const id = summary?.id ?? null;
+  const beat = summary?.state === "running" ? number : summary?.state;
   useEffect(() => {
     if (id === null) return undefined;
-    let stopped = false;
-    const take = (fresh) => {
-      if (!stopped && fresh && fresh.id === id) setRebuild(fresh);
-    };
-    const ask = () => api.get(`rebuilds/${encodeURIComponent(id)}`).then(take, () => undefined);
-    ask();
-    const forget = onEvent("rebuild", (fresh) => (fresh?.components ? take(fresh) : ask()));
-    return () => {
-      stopped = true;
-      forget();
-    };
-  }, [id, summary?.state]);
+    const stopped = new AbortController();
+    api.get(`rebuilds/${encodeURIComponent(id)}`, { signal: stopped.signal }).then(
+      (fresh) => setRebuild((before) => kept(before, fresh)),
+      () => undefined,
+    );
+    return () => stopped.abort();
+  }, [id, beat]);
   return rebuild?.id === id ? rebuild : null;
 }
 
@@ -177,7 +173,7 @@ const mine = new Set();
 
 function RebuildPanel({ summary, rebuild, components }) {
   const running = summary.state === "running";
-  const rows = rebuild ? buildRows(rebuild.components) : running ? buildingRows(components) : [];
+  const rows = running && !rebuild ? buildingRows(components) : buildRows(rebuild?.components);
   const told = useRef(null);
   useEffect(() => {
     if (told.current === "running" && mine.has(summary.id)) {
@@ -259,8 +255,7 @@ function RebuildDialog({ components, onClose }) {
   const [force, setForce] = useState(false);
   const [reason, setReason] = useState("");
   const kept = components.length - free.length;
-  const names = which === DUE ? [] : which === ALL ? free.map((each) => each.name) : [...chosen];
-  const count = which === DUE ? due.length : names.length;
+  const count = { [DUE]: due.length, [ALL]: free.length, [CHOSEN]: chosen.size }[which];
   const toggle = (name, on) => {
     const next = new Set(chosen);
     if (on) next.add(name);
@@ -269,7 +264,7 @@ function RebuildDialog({ components, onClose }) {
   };
   const start = async () => {
     try {
-      const asked = await api.post("rebuilds", { components: names, full, force, reason: reason.trim() || "from the page" });
+      const asked = await api.post("rebuilds", { components: which === CHOSEN ? [...chosen] : [], all: which === ALL, full, force, reason: reason.trim() });
       mine.add(asked?.id);
     } catch (error) {
       if (error.status === 409) error.title = "A rebuild is running already";
