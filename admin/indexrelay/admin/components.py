@@ -183,7 +183,6 @@ class ComponentPage(ComponentView, IndexDecision):
     details: dict[str, Any]
     checks: tuple[CheckView, ...]
     files: tuple[FileView, ...]
-    failed_at: datetime | None
     versions: tuple[VersionRow, ...]
     """The newest first; those that a kept release names."""
 
@@ -250,7 +249,6 @@ def _page(resources: AdminResources, name: str) -> ComponentPage:
     if view is None:
         see_component(resources, name)
         raise RefusedError(503, "it was not looked at yet; ask again in a moment")
-    health = look.look.seen.verdict.components.get(name)
     manifest = None if view.version is None else manifest_of(resources.store, name, view.version)
     declared = resources.settings.components.get(name)
     serving = _serving(resources, name)
@@ -258,7 +256,6 @@ def _page(resources: AdminResources, name: str) -> ComponentPage:
         **view.model_dump(),
         **_version_fields(manifest),
         definition=None if declared is None else _definition(declared),
-        failed_at=None if health is None else health.failed_at,
         versions=tuple(
             _row(each, released=view.version, serving=serving)
             for each in version_history(resources.store, name, most=MOST_VERSIONS)
