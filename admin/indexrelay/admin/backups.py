@@ -301,6 +301,7 @@ def backup_routes(resources: "AdminResources") -> APIRouter:
 
     @router.get("/backups")
     def backups() -> BackupList:
+        """Each backup, the newest first, and what is being done with them."""
         look = resources.state.look()
         problems = () if look is None else look.look.seen.verdict.problems
         return BackupList(
@@ -319,6 +320,7 @@ def backup_routes(resources: "AdminResources") -> APIRouter:
         response: Response,
         caller: Operator,
     ) -> RunningWork:
+        """Begin to make a backup; the list says how far it is."""
         response.headers["Location"] = "backups"
         return work.create(body, who=caller.who)
 
@@ -332,6 +334,7 @@ def backup_routes(resources: "AdminResources") -> APIRouter:
         response: Response,
         caller: Operator,
     ) -> RunningWork:
+        """Begin to read a backup to its end; the list says what came of it."""
         response.headers["Location"] = "backups"
         try:
             return work.verify(backup, who=caller.who)

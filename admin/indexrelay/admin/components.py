@@ -225,15 +225,18 @@ def component_routes(resources: AdminResources) -> APIRouter:
 
     @router.get("/components/{name}", responses=unknown)
     def component(name: ComponentName) -> ComponentPage:
+        """One component: its definition, what is released of it, why its index is what it is."""
         return _page(resources, name)
 
     @router.get("/components/{name}/versions/{version}", responses=unknown)
     def version(name: ComponentName, version: VersionId) -> VersionView:
+        """One version: its checks, its files, and who serves it."""
         see_component(resources, name)
         return _version_view(resources, name, version)
 
     @router.get("/components/{name}/compare", responses=unknown)
     def compare(name: ComponentName, a: GivenId, b: GivenId) -> Comparison:
+        """Two versions, figure by figure."""
         see_component(resources, name)
         one, other = (_version_view(resources, name, each) for each in (a, b))
         return Comparison(

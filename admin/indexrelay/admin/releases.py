@@ -213,16 +213,19 @@ def release_routes(resources: AdminResources) -> APIRouter:
         before: Annotated[int | None, Query(gt=0, lt=2**63)] = None,
         limit: Annotated[int, Query(ge=1, le=MOST_RELEASES)] = 50,
     ) -> ReleasePage:
+        """Some of the kept releases, the newest first."""
         return release_page(store, before=before, limit=limit)
 
     @router.get("/releases/{number}", responses={404: {"description": "There is none."}})
     def release(number: ReleaseNumber) -> ReleaseView:
+        """One release: what it serves, who made it, when and why, and what it holds."""
         found = kept_release(store, number)
         newest = store.newest_release()
         return _release_view(store, found, is_newest=newest is not None and newest.number == number)
 
     @router.get("/releases/{before}/diff/{after}")
     def diff(before: ReleaseNumber, after: ReleaseNumber) -> DiffView:
+        """What changed from one release to another, whichever of them is newer."""
         found = difference(store, kept_release(store, before), kept_release(store, after))
         return DiffView(**_diff_fields(found, readers=_live_readers(resources)))
 
@@ -240,6 +243,7 @@ def release_routes(resources: AdminResources) -> APIRouter:
         response: Response,
         caller: Operator,
     ) -> RolledBack | RollbackPreview:
+        """Serve again what a release served, and hold it; with `dry_run` say what would change."""
         kept_release(store, number)
         reason = shown(body.reason)
         if body.dry_run:
@@ -281,7 +285,7 @@ def release_routes(resources: AdminResources) -> APIRouter:
             resources.state.wake()
             return decided
 
-        decide.__name__ = verb
+        decide.__name__, decide.__doc__ = verb, _MEANINGS[verb]
         return decide
 
     for verb, act in _ACTS.items():
@@ -289,7 +293,6 @@ def release_routes(resources: AdminResources) -> APIRouter:
             f"/components/{{name}}/{verb}",
             decision(verb, act),
             methods=["POST"],
-            summary=f"{verb.capitalize()} a component",
             responses={404: {"description": "There is no such component."}},
         )
     return router
@@ -409,6 +412,12 @@ def _lift(decisions: Decisions, name: str, reason: str) -> Decided:
     return Decided(component=name, changed=bool(lifted), release=release.number)
 
 
+_MEANINGS: Final = {
+    "hold": "Keep the version that is served now.",
+    "lift": "Let a held component follow its source again.",
+    "pause": "Build nothing of a component by itself; what it serves stays.",
+    "resume": "Let a paused component be built again.",
+}
 _ACTS: Final = {"hold": _hold, "lift": _lift, "pause": _pause, "resume": _resume}
 
 

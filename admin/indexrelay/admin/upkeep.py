@@ -186,6 +186,7 @@ def _dead_letters(router: APIRouter, resources: AdminResources) -> None:
         before: Annotated[int | None, Query(gt=0, lt=2**63)] = None,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> Letters:
+        """Some of the events that could not be read, the newest first."""
         found = letters.newest(most=limit + 1, before=before, raw_bytes=_PREVIEW_BYTES)
         found, more = found[:limit], len(found) > limit
         dropped = letters.dropped()
@@ -201,6 +202,7 @@ def _dead_letters(router: APIRouter, resources: AdminResources) -> None:
         letter: LetterId,
         caller: Operator,
     ) -> LetterOutcomeView:
+        """Read a letter again: what is readable now becomes an event in the inbox."""
         retried = retry_letters(
             [letter],
             catalog=resources.catalog,
@@ -224,6 +226,7 @@ def _dead_letters(router: APIRouter, resources: AdminResources) -> None:
         letter: LetterId,
         caller: Operator,
     ) -> LetterOutcomeView:
+        """Forget a letter for good."""
         (outcome,) = drop_letters([letter], catalog=resources.catalog)
         if outcome.outcome == "dropped":
             resources.record(AuditAction.DELETED, caller, subject=f"dead letter {letter}")
@@ -250,6 +253,7 @@ def _schedules(router: APIRouter, resources: AdminResources) -> None:
 
     @router.get("/schedules")
     def schedules() -> Schedules:
+        """Each schedule: its next starts, what came of the last one, what is left alone."""
         reports = schedule_reports(settings, catalog, now=resources.clock.now())
         return Schedules(
             schedules=tuple(
@@ -274,6 +278,7 @@ def _schedules(router: APIRouter, resources: AdminResources) -> None:
         response: Response,
         caller: Operator,
     ) -> Asked:
+        """Ask now for what a schedule asks for."""
         given = settings.schedules.get(name)
         if given is None:
             near = suggestion(name, settings.schedules)
@@ -309,6 +314,7 @@ def _schedules(router: APIRouter, resources: AdminResources) -> None:
 def _records(router: APIRouter, resources: AdminResources) -> None:
     @router.get("/alerts")
     def alerts() -> Alerts:
+        """The alerts that hold at the last look, and every rule."""
         look = resources.state.required().look
         active = look.evaluation.active
         holding = {each.rule.name for each in active}
@@ -337,6 +343,7 @@ def _records(router: APIRouter, resources: AdminResources) -> None:
         before: Annotated[str | None, Query(max_length=40)] = None,
         limit: Annotated[int, Query(ge=1, le=500)] = 100,
     ) -> AuditEntries:
+        """Who had what done on this host, the newest first."""
         try:
             page = resources.audit.page(limit, before=before)
         except ValueError as error:

@@ -116,6 +116,13 @@ def retry(
             keys=installation.keys,
             clock=SystemClock(),
         )
+        for letter in retried.letters:
+            if letter.outcome != RetryOutcome.GONE:
+                installation.audit(
+                    AuditAction.RETRIED,
+                    subject=f"dead letter {letter.id}",
+                    outcome=letter.outcome,
+                )
     if json:
         print_json(retried)
     else:
