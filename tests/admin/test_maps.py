@@ -176,6 +176,10 @@ def test_a_large_map_shows_the_same_points_in_the_next_release(
     assert [zlib.crc32(each.encode()) for each in chart.ids(range(20))] == keys.tolist()
     [entry] = maps.entries("chart", None, [19]).entries
     assert zlib.crc32(entry.id.encode()) == keys[19]
+    genres = maps.colours("chart", None, "genre")
+    codes = base64.b64decode(genres.codes)
+    assert len(codes) == 20
+    assert genres.labels[codes[19]].label == entry.payload["genre"]
     with pytest.raises(FieldError, match="rows from 0 to 19"):
         maps.entries("chart", None, [20])
 

@@ -12,6 +12,7 @@ Everything is bounded: hits, the bytes of their payloads, the time, and the thre
 lab's own. A question keeps no reader from its work.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,12 +24,11 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
 from starlette.responses import Response
 
-from indexrelay.admin.maps import MAX_TEXT, shown_payload
+from indexrelay.admin.maps import MAX_TEXT, holders, shown_payload
 from indexrelay.admin.resources import AdminResources
 from indexrelay.admin.version_cache import FieldError, LookThreads, Named, VersionCache
 from indexrelay.components.embedder import Embedders
 from indexrelay.components.errors import EmbedderFunctionError, UnknownEntryError
-from indexrelay.components.query import EntriesServed
 from indexrelay.components.search.hybrid import ARMS
 from indexrelay.components.served import Hit
 from indexrelay.schemas.diagnostics import describe_error
@@ -36,7 +36,7 @@ from indexrelay.schemas.errors import EmbeddingError, IndexRelayError, InvalidQu
 from indexrelay.schemas.filters import InvalidFilterError
 from indexrelay.schemas.names import MAX_ERROR, Name, shortened
 from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.versions import VersionManifest
+from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.service import dispatch
 from indexrelay.service.bodies import Body, Count, EntryId, FilterObject, Vector, Weight
 from indexrelay.service.dispatch import Search
@@ -49,6 +49,7 @@ MAX_RELEASES: Final = 200
 _MAX_TEXT: Final = 10_000
 _PAYLOAD_BYTES: Final = 4 * 1024 * 1024
 """Of all hits of a side."""
+_WITH_TEXTS: Final = ("search", "text_index")
 _FORMS: Final = ("text", "vector", "id")
 _NOT_SEARCHED: Final = frozenset({"projection", "json_cache", "embedding_cache"})
 _QUESTIONS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -353,7 +354,7 @@ class SearchLab:
         was_embedded = asked.vector is None and question.vector is not None
         return _Found(
             hits=hits,
-            texts=_texts_of(served, hits),
+            texts=self._texts_of(hits, opened.manifest, named.release),
             answer=answer.model_copy(
                 update={
                     "asked_by": [name for name in _FORMS if getattr(question, name) is not None],
@@ -365,6 +366,23 @@ class SearchLab:
                 }
             ),
         )
+
+    def _texts_of(
+        self, hits: Sequence[Hit], manifest: VersionManifest, release: Release
+    ) -> Mapping[str, str]:
+        """The beginnings of the texts of hits: of a component that finds vectors, from another one
+        of its release."""
+        manifests = self._versions.manifests(release)
+        found = holders(manifest, manifests, _WITH_TEXTS)
+        if manifest.component in found:
+            found = [manifest.component]
+        ids = [hit.id for hit in hits]
+        for component in found[:1] if ids else ():
+            with contextlib.suppress(IndexRelayError):  # they are for reading, and not the answer
+                served = self._versions.open(self._versions.named(component, release)).value
+                entries = dispatch.get(served, ids, max_payload_bytes=2 * _PAYLOAD_BYTES)
+                return {each.id: each.text[:MAX_TEXT] for each in entries if each and each.text}
+        return {}
 
     def _question(
         self, served: Any, manifest: VersionManifest, asked: LabRequest
@@ -417,19 +435,6 @@ class SearchLab:
 
 def _asked(asked: LabRequest) -> list[str]:
     return [name for name in _FORMS if getattr(asked, name) is not None]
-
-
-def _texts_of(served: Any, hits: Sequence[Hit]) -> Mapping[str, str]:
-    """The beginnings of the texts of hits, where the component holds texts."""
-    if "text" not in dispatch.arms_of(served) or not isinstance(served, EntriesServed) or not hits:
-        return {}
-    try:
-        entries = dispatch.get(
-            served, [hit.id for hit in hits], max_payload_bytes=2 * _PAYLOAD_BYTES
-        )
-    except InvalidQueryError:
-        return {}
-    return {each.id: each.text[:MAX_TEXT] for each in entries if each is not None and each.text}
 
 
 def _shown(found: _Found, other: Mapping[str, int]) -> SideAnswer:

@@ -18,12 +18,13 @@ A point's row is its place in this array; a row means something for one version 
 """
 
 import base64
+import contextlib
 import gzip
 import math
 import threading
 import zlib
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final, Literal
 
@@ -65,6 +66,8 @@ _SAMPLED: Final = 500
 _BLOCK: Final = 1000
 _BLOCK_BYTES: Final = 16 * 1024 * 1024
 """Of the payloads of a block."""
+_MOST_READ: Final = 6
+"""Entries that are gone through for a point's value, at most."""
 _CHARTS: Final = 3
 _COLOURS: Final = 24
 _WITH_TEXTS: Final = ("search", "text_index", "vector_index")
@@ -236,7 +239,7 @@ class Maps:
             FieldError: there is no such map.
             IndexRelayError: it is not intact.
         """
-        named = self._versions.found(component, version)
+        named = self._known(component, version) or self._versions.found(component, version)
         key = component, named.version
         with self._lock:
             chart = self._charts.pop(key, None)
@@ -303,25 +306,74 @@ class Maps:
             if known is not None:
                 self._colours.move_to_end(key)
                 return known
-        values: list[Any] = []
-        for first in range(0, chart.points, _BLOCK):
-            rows = np.arange(first, min(first + _BLOCK, chart.points))
-            found = self._entries_of(chart, chart.ids(rows), _WITHOUT_TEXTS)
-            values += (_value(entry, field) for entry in found)
-        made = _colours(chart, field, values)
+        made = _colours(chart, field, self._values(chart, field))
         with self._lock:
             self._colours[key] = made
             while len(self._colours) > _COLOURS:
                 self._colours.popitem(last=False)
         return made
 
+    def _known(self, component: str, version: str | None) -> Named | None:
+        """An older version whose release was found before: a page asks for it at every hover."""
+        newest = self._versions.release()
+        if version is None or newest.components.get(component) == version:
+            return None
+        with self._lock:
+            chart = self._charts.get((component, version))
+        return None if chart is None else chart.named
+
+    def _values(self, chart: Chart, field: str) -> list[Any]:
+        """The values of a field by row; ``None``: the entry has none.
+
+        All entries are gone through in their order, which takes a tenth of looking each one up,
+        unless there are many more than points.
+        """
+        release = chart.named.release
+        manifests = self._versions.manifests(release)
+        found = holders(chart.opened.manifest, manifests, _WITHOUT_TEXTS)
+        values: list[Any] = []
+        if sum(manifests[each].entries for each in found) > _MOST_READ * chart.points:
+            for first in range(0, chart.points, _BLOCK):
+                rows = np.arange(first, min(first + _BLOCK, chart.points))
+                entries = self._entries_of(chart, chart.ids(rows), _WITHOUT_TEXTS)
+                values += (_value(entry, field) for entry in entries)
+            return values
+        by_id: dict[str, Any] = {}
+        for component, served in self._held_by(chart, _WITHOUT_TEXTS):
+            after: str | None = None
+            while True:
+                with _naming(component):
+                    page = dispatch.scroll(
+                        served, None, after=after, limit=_BLOCK, max_payload_bytes=_BLOCK_BYTES
+                    )
+                for entry in page.entries:
+                    value = _value(entry, field)
+                    if value is not None:
+                        by_id.setdefault(entry.id, value)
+                after = page.after
+                if after is None:
+                    break
+        return [by_id.get(each) for each in chart.ids(np.arange(chart.points))]
+
     def _entries_of(
         self, chart: Chart, ids: Sequence[str], kinds: Sequence[str]
     ) -> list[Entry | None]:
         """What the components of the map's release say of entries; ``None``: nothing."""
+        found: list[Entry | None] = [None] * len(ids)
+        for component, served in self._held_by(chart, kinds):
+            left = [number for number, entry in enumerate(found) if entry is None]
+            with _naming(component):
+                entries = dispatch.get(
+                    served, [ids[number] for number in left], max_payload_bytes=_BLOCK_BYTES
+                )
+            for number, entry in zip(left, entries, strict=True):
+                found[number] = entry
+        return found
+
+    def _held_by(self, chart: Chart, kinds: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        """What holds the entries of the map's collections, each of them once."""
         release = chart.named.release
         manifests = self._versions.manifests(release)
-        found: list[Entry | None] = [None] * len(ids)
         covered: set[str] = set()
         for component in holders(chart.opened.manifest, manifests, kinds):
             collections = set(manifests[component].covers)
@@ -329,19 +381,17 @@ class Maps:
                 continue
             covered |= collections
             opened = self._versions.open(self._versions.named(component, release))
-            served = opened.value
-            if manifests[component].kind == "search" and kinds is _WITHOUT_TEXTS:
-                served = served.by_vector
-            left = [number for number, entry in enumerate(found) if entry is None]
-            try:
-                entries = dispatch.get(
-                    served, [ids[number] for number in left], max_payload_bytes=_BLOCK_BYTES
-                )
-            except InvalidQueryError as error:
-                raise FieldError("rows", f"{component}: {error}") from error
-            for number, entry in zip(left, entries, strict=True):
-                found[number] = entry
-        return found
+            is_half = manifests[component].kind == "search" and kinds is _WITHOUT_TEXTS
+            yield component, opened.value.by_vector if is_half else opened.value
+
+
+@contextlib.contextmanager
+def _naming(component: str) -> Iterator[None]:
+    """Name the component whose payloads are too large to be read at once."""
+    try:
+        yield
+    except InvalidQueryError as error:
+        raise FieldError("component", f"{component}: {error}") from error
 
 
 def holders(
