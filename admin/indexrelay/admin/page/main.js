@@ -31,6 +31,8 @@ const VIEWS = [
   { name: "components", title: "Components", icon: "cube", draw: () => import("./views/components.js").then((m) => m.ComponentsView) },
   { name: "readers", title: "Readers", icon: "grid", draw: () => import("./views/readers.js").then((m) => m.ReadersView) },
   { name: "releases", title: "Releases", icon: "tag", draw: () => import("./views/releases.js").then((m) => m.ReleasesView) },
+  { name: "map", title: "Map", icon: "points", group: "Look inside", draw: () => import("./views/map.js").then((m) => m.MapView) },
+  { name: "lab", title: "Search lab", icon: "search", group: "Look inside", draw: () => import("./views/lab.js").then((m) => m.LabView) },
   { name: "history", title: "History", icon: "chart", group: "Look inside", draw: () => import("./views/history.js").then((m) => m.HistoryView) },
   { name: "alerts", title: "Alerts", icon: "bell", group: "Upkeep", draw: () => import("./views/alerts.js").then((m) => m.AlertsView) },
   { name: "dead-letters", title: "Dead letters", icon: "letter", draw: () => import("./views/dead_letters.js").then((m) => m.DeadLettersView) },
@@ -206,11 +208,16 @@ class Guarded extends Component {
 function View({ route, state, me }) {
   const view = VIEWS.find((each) => each.name === route.view);
   const [drawn, setDrawn] = useState({ name: null, Draw: null, error: null });
+  // The one that was asked for last is drawn, whichever arrives last.
+  const wanted = useRef(null);
+  wanted.current = view;
   const load = () => {
     if (!view) return;
+    const arrived = (Draw, error) =>
+      wanted.current === view && setDrawn({ name: view.name, Draw, error });
     view.draw().then(
-      (Draw) => setDrawn({ name: view.name, Draw, error: null }),
-      (error) => setDrawn({ name: view.name, Draw: null, error }),
+      (Draw) => arrived(Draw, null),
+      (error) => arrived(null, error),
     );
   };
   useEffect(load, [view]);

@@ -79,7 +79,7 @@ function isStill() {
   return matchMedia("(prefers-reduced-motion: reduce)").matches;
 }
 
-/** A canvas of points in `frame`. Make it with `Scatter.open`, and `close` it. */
+/** A canvas of points in an empty element. Make it with `Scatter.open`, and `close` it. */
 export class Scatter {
   static async open(frame, callbacks) {
     const [{ default: KDBush }] = await Promise.all([
@@ -90,8 +90,8 @@ export class Scatter {
   }
 
   /**
-   * @param callbacks onHover(row | null, x, y), onPick(row | null), onView(), onLasso(rows),
-   *     onError(error).
+   * @param callbacks onHover(row | null, x, y), onPick(row | null), onView(), onLine(places | null)
+   *     while a line is drawn, onLasso(rows) once it is, onError(error).
    */
   constructor(frame, callbacks, KDBush) {
     this.frame = frame;
@@ -101,6 +101,7 @@ export class Scatter {
     this.shown = null; // positions as they are drawn, on their way perhaps
     this.colours = null;
     this.lit = null;
+    this.best = 0;
     this.focus = -1;
     this.ink = { lit: [0, 0, 0], ring: [0, 0, 0], ground: [255, 255, 255] };
     this.tree = null;
@@ -181,9 +182,10 @@ export class Scatter {
     this.draw();
   }
 
-  /** The points that stand out, and their colour; null: none does. */
-  setLit(rows) {
+  /** The points that stand out, the first `best` of them most; null: none does. */
+  setLit(rows, best = 0) {
     this.lit = rows;
+    this.best = best;
     this.draw();
   }
 
@@ -211,7 +213,7 @@ export class Scatter {
           length: points.count,
           attributes: {
             getPosition: { value: shown, size: 2 },
-            getFillColor: { value: colours, size: 4 },
+            getFillColor: { value: colours, size: 4, normalized: true },
           },
         },
         radiusUnits: "pixels",
@@ -229,13 +231,13 @@ export class Scatter {
           data: Array.from(this.lit, place),
           getPosition: (each) => each,
           radiusUnits: "pixels",
-          getRadius: Math.max(4, size + 2),
+          getRadius: (_, { index }) => Math.max(index < this.best ? 6 : 3.5, size + 2),
           stroked: true,
           lineWidthUnits: "pixels",
           getLineWidth: 1.5,
           getFillColor: this.ink.lit,
           getLineColor: this.ink.ground,
-          updateTriggers: { getRadius: size, getFillColor: this.ink, getLineColor: this.ink },
+          updateTriggers: { getRadius: [size, this.best], getFillColor: this.ink, getLineColor: this.ink },
           pickable: false,
         }),
       );
@@ -467,7 +469,7 @@ export class Scatter {
     this.frame.addEventListener(
       "pointerdown",
       (event) => {
-        if (event.button !== 0 || event.target.closest("[data-over]")) return;
+        if (event.button !== 0) return;
         down = place(event);
         line = this.lassoing ? [down] : null;
         if (line) this.frame.setPointerCapture(event.pointerId);
@@ -482,14 +484,10 @@ export class Scatter {
         if (line) {
           const [lastX, lastY] = line.at(-1);
           if (Math.hypot(x - lastX, y - lastY) > 3) line.push([x, y]);
-          this.callbacks.onLine(line);
+          this.callbacks.onLine([...line]);
           return;
         }
         if (event.pointerType === "touch" || event.buttons !== 0) return;
-        if (event.target.closest("[data-over]")) {
-          this.callbacks.onHover(null, 0, 0);
-          return;
-        }
         // One look a frame, however fast the pointer is.
         if (waiting === null) {
           requestAnimationFrame(() => {
