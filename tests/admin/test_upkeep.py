@@ -87,7 +87,7 @@ def test_a_schedule_is_shown_and_asked_for_now_but_for_what_is_left_alone(desk: 
     assert forced["left_alone"] == {}
     one, other = desk.pipeline.catalog.inbox.open_requests()
     assert (one.request_id, one.full, one.force) == (asked["request_id"], True, False)
-    assert one.failure_cooldown_seconds is not None
+    assert (one.requested_by, one.failure_cooldown_seconds) == ("admin/anyone", 86400.0)
     assert (other.force, other.failure_cooldown_seconds) == (True, None)
     assert other.reason == "now\\x1b"
     assert desk.audited()[0] == ("rebuild_requested", "admin/anyone", "cache")

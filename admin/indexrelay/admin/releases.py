@@ -381,7 +381,9 @@ def decisions_of(resources: AdminResources, caller: Caller) -> Decisions:
         connection=resources.connection.get,
         who=caller.who,
         source=SOURCE,
-        ask=lambda reason: resources.producer.request_rebuild(reason=reason),
+        ask=lambda reason: resources.producer.request_rebuild(
+            reason=reason, requested_by=caller.who
+        ),
         clock=resources.clock,
     )
 

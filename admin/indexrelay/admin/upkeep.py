@@ -25,9 +25,15 @@ from indexrelay.admin.document import Fact
 from indexrelay.admin.resources import AdminResources
 from indexrelay.health.status import Problem, Severity
 from indexrelay.operations.alerts import Alert, AlertState, described, rules
-from indexrelay.operations.schedules import ScheduleReport, left_alone_by, schedule_reports
+from indexrelay.operations.rebuilds import ask_for_rebuild
+from indexrelay.operations.schedules import (
+    ScheduleReport,
+    UnknownScheduleError,
+    left_alone_by,
+    run_request,
+    schedule_reports,
+)
 from indexrelay.rebuilder.dead_letters import RetryOutcome, drop_letters, retry_letters
-from indexrelay.schemas.errors import suggestion
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.names import NAME_PATTERN, shown
 from indexrelay.service.problems import RefusedError
@@ -279,34 +285,20 @@ def _schedules(router: APIRouter, resources: AdminResources) -> None:
         caller: Operator,
     ) -> Asked:
         """Ask now for what a schedule asks for."""
-        given = settings.schedules.get(name)
-        if given is None:
-            near = suggestion(name, settings.schedules)
-            raise RefusedError(404, f"the settings declare no schedule {name!r}{near}")
-        components = given.targets(settings.components)
-        alone = (
-            {} if body.force else left_alone_by(given, settings, catalog, now=resources.clock.now())
-        )
-        request_id = resources.producer.request_rebuild(
-            components,
-            full=given.full,
-            force=body.force,
-            failure_cooldown_seconds=None if body.force else given.failure_cooldown_seconds,
-            reason=shown(body.reason, 1000) or f"schedule {name}, by hand",
-        )
-        resources.record(
-            AuditAction.REBUILD_REQUESTED,
-            caller,
-            subject=", ".join(components) or None,
-            request_id=request_id,
-            schedule=name,
-            force=body.force or None,
+        try:
+            wanted = run_request(name, settings, force=body.force, reason=shown(body.reason, 1000))
+        except UnknownScheduleError as error:
+            raise RefusedError(404, str(error)) from error
+        given, now = settings.schedules[name], resources.clock.now()
+        alone = {} if body.force else left_alone_by(given, settings, catalog, now=now)
+        request_id = ask_for_rebuild(
+            wanted, producer=resources.producer, audit=resources.audit, who=caller.who
         )
         resources.state.wake()
         response.headers["Location"] = f"rebuilds/{request_id}"
         return Asked(
             request_id=request_id,
-            components=components,
+            components=tuple(wanted.components),
             left_alone={which: shown(why) for which, why in alone.items()},
         )
 

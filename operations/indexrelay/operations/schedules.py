@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from indexrelay.health.due import left_alone
 from indexrelay.health.facts import Facts
+from indexrelay.operations.rebuilds import RebuildRequest
 from indexrelay.operations.service import DutyResources
 from indexrelay.producers.events import EventDraft, EventSender
 from indexrelay.schemas.clock import SystemClock, is_ahead
@@ -216,6 +217,31 @@ class ScheduleReport(BaseModel):
     """The newest slot that was missed, and not made up for."""
     left_alone: dict[str, str] = {}
     """Components that it would not build now, and why and until when."""
+
+
+def run_request(
+    name: str, settings: Settings, *, force: bool = False, reason: str = ""
+) -> RebuildRequest:
+    """What a schedule asks for, to be asked for now.
+
+    Args:
+        force: also what is paused or failed too often, and even if more entries went than
+            ``max_shrink`` allows.
+        reason: empty: that somebody ran it by hand.
+
+    Raises:
+        UnknownScheduleError: the settings declare no such schedule.
+    """
+    if name not in settings.schedules:
+        raise UnknownScheduleError(name, settings.schedules)
+    given = settings.schedules[name]
+    return RebuildRequest(
+        components=given.targets(settings.components),
+        full=given.full,
+        force=force,
+        failure_cooldown_seconds=None if force else given.failure_cooldown_seconds,
+        reason=reason or f"schedule {name}, by hand",
+    )
 
 
 def schedule_reports(

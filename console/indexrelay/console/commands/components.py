@@ -216,7 +216,9 @@ def decisions_of(installation: Installation) -> Decisions:
         connection=lambda: installation.connection,
         who=person(),
         source=SOURCE,
-        ask=lambda reason: installation.producer.request_rebuild(reason=reason),
+        ask=lambda reason: installation.producer.request_rebuild(
+            reason=reason, requested_by=person()
+        ),
     )
 
 

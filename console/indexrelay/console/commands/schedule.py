@@ -16,11 +16,10 @@ from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, whole
 from indexrelay.console.terminal import adapted, advice_line, note, print_json, stdout
-from indexrelay.operations.rebuilds import RebuildRequest
 from indexrelay.operations.schedules import (
     ScheduleReport,
-    UnknownScheduleError,
     left_alone_by,
+    run_request,
     schedule_reports,
 )
 from indexrelay.schemas import commands
@@ -98,19 +97,10 @@ def run(
 ) -> None:
     """Ask now for what a schedule asks for; exits 3 when some of it failed."""
     with Installation.at(config) as installation:
-        declared = installation.settings.schedules
-        if name not in declared:
-            raise UnknownScheduleError(name, declared)
-        given = declared[name]
-        wanted = RebuildRequest(
-            components=given.targets(installation.settings.components),
-            full=given.full,
-            force=force,
-            failure_cooldown_seconds=None if force else given.failure_cooldown_seconds,
-            reason=reason or f"schedule {name}, by hand",
-        )
+        settings = installation.settings
+        wanted = run_request(name, settings, force=force, reason=reason)
         if not force and not json:
-            alone = left_alone_by(given, installation.settings, installation.catalog)
+            alone = left_alone_by(settings.schedules[name], settings, installation.catalog)
             print_left_alone(alone)
             if alone:
                 anyway = commands.run_schedule(name, force=True)
