@@ -1,8 +1,18 @@
 """What a rebuilder publishes about itself, for the jobs that wait."""
 
-from indexrelay.schemas.messages import RebuilderState
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from indexrelay.rebuilder import BuildError, BuildSession, InlineRunner
+from indexrelay.rebuilder.builds import BuildRequest, Progress
+from indexrelay.schemas.clock import SystemClock
+from indexrelay.schemas.messages import ComponentResult, RebuilderState
+from indexrelay.schemas.progress import BuildProgress, BuildStep
 from indexrelay.streams import Presence, members_of
 from tests.fixtures.logs import capture_logs
+from tests.rebuilder.builds.test_runner import wait_until
 from tests.rebuilder.conftest import Bench, MakeBench, behaving
 
 
@@ -60,3 +70,49 @@ def test_two_rebuilders_under_one_id_are_reported_when_both_are_alive(
         one.step()
         assert namesakes() == [0]
     one.stop()
+
+
+class HeldSession:
+    """Is a quarter through every build until it may go on."""
+
+    def __init__(self, go_on: threading.Event) -> None:
+        self._go_on = go_on
+
+    def run(self, request: BuildRequest, *, progress: Progress, **_limits: Any) -> ComponentResult:
+        progress(BuildStep.BUILDING, 0.25)
+        assert self._go_on.wait(30)
+        raise BuildError(f"{request.component} was only to be held")
+
+
+class HeldRunner(InlineRunner):
+    """Builds that wait, in the thread of their pass."""
+
+    def __init__(self, bench: Bench) -> None:
+        super().__init__(catalog=bench.catalog, store=bench.store, clock=SystemClock())
+        self.go_on = threading.Event()
+
+    @contextmanager
+    def session(self, components: Sequence[str]) -> Iterator[BuildSession]:  # noqa: ARG002
+        yield HeldSession(self.go_on)
+
+
+def test_how_far_a_build_is_is_published_while_it_runs(make_bench: MakeBench) -> None:
+    bench = make_bench(index=behaving("tracks"))
+    bench.commit("a")
+    bench.runner = runner = HeldRunner(bench)
+    rebuilder = bench.another("r", rebuilder={"quiet_seconds": 0.01})
+
+    def published() -> dict[str, BuildProgress]:
+        found = members_of(bench.connection, bench.keys, RebuilderState).known.values()
+        return {name: each for state in found for name, each in state.progress.items()}
+
+    rebuilder.start()
+    try:
+        wait_until(lambda: "index" in published())
+        wait_until(lambda: published()["index"].share == 0.25)
+        assert published()["index"].step is BuildStep.BUILDING
+        runner.go_on.set()
+        wait_until(lambda: published() == {})
+    finally:
+        runner.go_on.set()
+        rebuilder.stop()

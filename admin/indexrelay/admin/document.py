@@ -123,9 +123,9 @@ class DriftState(Fact):
     changed_ratio: float
     """Their share of all entries; more than 1 where more were deleted than there are."""
     centroid_shift: float | None
-    """How far the centroid of those that are there lies from that of the released ones: the cosine
-    distance, or for other metrics the distance as a share of the released vectors' mean norm; null:
-    it cannot be said. Of a sample of each."""
+    """How far the mean of the vectors that changed lies from that of the released ones, as a share
+    of the spread of these, as the check ``centroid_shift`` of a build has it; of a sample of each.
+    Null: it is not known, as where no vector index of it is released."""
     at: datetime
 
 

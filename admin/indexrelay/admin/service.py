@@ -16,6 +16,7 @@ import uvicorn
 from indexrelay.admin.access import Access, PublicAddressError
 from indexrelay.admin.app import MAX_BODY_BYTES, create_admin_app
 from indexrelay.admin.backups import BackupWork
+from indexrelay.admin.drift import DriftWatch
 from indexrelay.admin.history import FILE_NAME, History
 from indexrelay.admin.resources import AdminResources
 from indexrelay.admin.state import StateWatch
@@ -91,6 +92,10 @@ class AdminService:
         self._stack.callback(self._history.close)
         self._backups = BackupWork(settings, catalog=catalog, store=store, clock=clock)
         self._stack.callback(self._backups.stop)
+        self._versions = VersionCache(store, definitions=settings.components, clock=clock)
+        self._stack.callback(self._versions.close)
+        self._drift = DriftWatch(settings, catalog=catalog, versions=self._versions)
+        self._stack.callback(self._drift.stop)
         self.events = EventStream(clock)
         self.state = StateWatch(
             settings,
@@ -99,10 +104,9 @@ class AdminService:
             connection=self._connection.get,
             clock=clock,
             events=self.events,
+            drift=self._drift.of,
             noting=self._history.add,
         )
-        self._versions = VersionCache(store, definitions=settings.components, clock=clock)
-        self._stack.callback(self._versions.close)
         self._catalog, self._store = catalog, store
         self._listener: socket.socket | None = None
         self._server: uvicorn.Server | None = None
@@ -208,6 +212,7 @@ class AdminService:
         server = GracefulServer(config, self._watcher, draining=self.events.close)
         self._server = server
         self.state.start()
+        self._drift.start()
         _log.info("admin.listening", address=self.address, open=settings.admin.open)
         return server, listener
 

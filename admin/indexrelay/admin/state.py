@@ -275,6 +275,8 @@ def _counted(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _NOT_COUNTED: Final = frozenset({"number", "at", "freshness_seconds"})
+_ALWAYS_SET: Final = frozenset({"at", "freshness_seconds", "rebuilders"})
+"""Parts of a patch whether they count as changed or not."""
 
 
 def _without(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -299,7 +301,7 @@ def _patch(
     return {
         "number": whole["number"],
         "base": base,
-        "set": {key: whole[key] for key in sorted(changed | {"at", "freshness_seconds"})},
+        "set": {key: whole[key] for key in sorted(changed | _ALWAYS_SET)},
         "components": [each for each in whole["components"] if each["name"] in components],
         "components_gone": sorted(before["components"].keys() - counted["components"].keys()),
         "readers": [each for each in items if each["id"] in readers],

@@ -21,9 +21,9 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from indexrelay.admin.access import Access, Viewer
@@ -176,10 +176,19 @@ def stream_routes(
             raise RefusedError(503, f"{MAX_CLIENTS} pages are open already; close one of them")
 
     @router.get("/stream", response_class=EventSourceResponse, dependencies=[Depends(see_room)])
-    async def stream(request: Request, caller: Viewer) -> AsyncIterator[ServerSentEvent]:
-        """What changes, as it changes (server-sent events)."""
+    async def stream(
+        request: Request,
+        caller: Viewer,
+        after: Annotated[str, Query(max_length=100)] = "",
+    ) -> AsyncIterator[ServerSentEvent]:
+        """What changes, as it changes (server-sent events).
+
+        ``after`` is the number of a state that the client has; the header ``Last-Event-ID``, which
+        browsers send when they connect again, goes before it.
+        """
         yield ServerSentEvent(comment="indexrelay", retry=RETRY_MILLISECONDS)
-        async for event in events.events(_last_id(request), whole):
+        last = _number(request.headers.get("last-event-id", after))
+        async for event in events.events(last, whole):
             if not access.still(caller):
                 return
             yield ServerSentEvent(raw_data=event.text, event=event.name, id=str(event.number))
@@ -187,7 +196,6 @@ def stream_routes(
     return router
 
 
-def _last_id(request: Request) -> int | None:
+def _number(given: str) -> int | None:
     """The number that a client got last; what is none of ours is as if it had none."""
-    given = request.headers.get("last-event-id", "")
     return int(given) if given.isascii() and given.isdigit() and len(given) < 19 else None

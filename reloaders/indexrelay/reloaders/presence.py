@@ -8,8 +8,10 @@ nothing.
 """
 
 import contextlib
+import resource
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from redis.exceptions import RedisError
 
@@ -190,7 +192,8 @@ class Reporter:
         connection = self._link.connection
         if connection is None:
             return
-        raw = fitted_states(state).model_dump_json().encode()
+        shown = state.model_copy(update={"memory_bytes": resident_bytes()})
+        raw = fitted_states(shown).model_dump_json().encode()
         try:
             Presence(connection, self._keys, "reader").publish(
                 state.member, raw, ttl_seconds=self._ttl_seconds
@@ -204,3 +207,13 @@ class Reporter:
             if self._failing:
                 log.info("presence.published", reader=state.reader)
             self._failing = self.silent = False
+
+
+def resident_bytes() -> int | None:
+    """What this process has in memory, mapped files included, as proc(5) has it in ``statm``;
+    ``None``: the system does not say."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    except (OSError, IndexError):
+        return None
+    return int(pages) * resource.getpagesize()

@@ -6,14 +6,18 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from indexrelay.console.commands.status import builds_of
 from indexrelay.console.installation import Installation
 from indexrelay.producers import Producer
+from indexrelay.schemas.messages import RebuilderState
+from indexrelay.schemas.progress import BuildProgress, BuildStep
 from indexrelay.schemas.settings_file import load_settings
 from indexrelay.streams import EmbeddedServer
 from tests.console.conftest import Run, build, commit
@@ -344,3 +348,21 @@ def test_a_check_makes_nothing_and_reports_that_each_source_can_be_read(
     moved(tmp_path)
     assert run("check", "--config", str(config)).code == 3
     assert not (tmp_path / "indexrelay-data").exists()
+
+
+def test_a_rebuilder_s_builds_are_shown_with_how_far_they_are() -> None:
+    now = datetime.now(UTC)
+    state = RebuilderState(
+        rebuilder="r",
+        host="h",
+        pid=1,
+        started_at=now,
+        updated_at=now,
+        release=0,
+        building=("index", "map", "texts"),
+        progress={
+            "index": BuildProgress(step=BuildStep.BUILDING, share=0.4, started_at=now),
+            "map": BuildProgress(step=BuildStep.VERIFYING, started_at=now),
+        },
+    )
+    assert list(builds_of(state)) == ["index (building, 40%)", "map (verifying)", "texts"]

@@ -53,7 +53,7 @@ def comparison_gates(
             return
         sample = QuerySample.load(files[SAMPLE], rows=new.facts.rows, dimension=new.dimension)
         yield judge(OVERLAP, lambda: _overlap(new, serving, sample, asked))
-        ours, theirs = _spread_rows(new.contents), _spread_rows(serving.contents)
+        ours, theirs = spread_vectors(new.contents), spread_vectors(serving.contents)
         yield judge(NORM_SHIFT, lambda: _norm_shift(ours, theirs, asked))
         yield judge(CENTROID_SHIFT, lambda: _centroid_shift(ours, theirs, asked))
 
@@ -87,7 +87,7 @@ def overlap(one: VectorSearch, other: VectorSearch, queries: Vectors, *, k: int)
     return float(np.mean(same)) / most
 
 
-def _spread_rows(contents: Contents) -> Vectors:
+def spread_vectors(contents: Contents) -> Vectors:
     """Vectors of live entries that are spread evenly, shape ``(n, dimension)``, float32."""
     count = len(contents)
     positions = np.unique(np.linspace(0, count - 1, min(count, _ROWS)).astype(np.int64))
@@ -105,11 +105,21 @@ def _norm_shift(new: Vectors, serving: Vectors, asked: GateSettings) -> Verdict:
     return _within(shift, asked.max_norm_shift, detail)
 
 
-def _centroid_shift(new: Vectors, serving: Vectors, asked: GateSettings) -> Verdict:
+def centroid_shift(new: Vectors, serving: Vectors) -> float:
+    """How far the mean of vectors lies from that of others, as a share of the spread of these.
+
+    Args:
+        new: shape ``(n, dimension)``, at least one.
+        serving: shape ``(m, dimension)``, at least one.
+    """
     centre = serving.mean(axis=0, dtype=np.float64)
     spread = float(np.sqrt(np.square(serving - centre).sum(axis=1).mean()))
     moved = float(np.linalg.norm(new.mean(axis=0, dtype=np.float64) - centre))
-    shift = moved / spread if spread else float(moved > 0)
+    return moved / spread if spread else float(moved > 0)
+
+
+def _centroid_shift(new: Vectors, serving: Vectors, asked: GateSettings) -> Verdict:
+    shift = centroid_shift(new, serving)
     detail = (
         "vectors lie elsewhere than those that serve: see that they are of the same model; if that "
         "is right, raise gates.max_centroid_shift"

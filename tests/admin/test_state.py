@@ -1,0 +1,258 @@
+"""The state of everything: what it says, when its number grows, and what a patch changes."""
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from indexrelay.admin.drift import DriftWatch
+from indexrelay.admin.service import AdminService
+from indexrelay.admin.sightings import GONE_FOR
+from indexrelay.admin.state import RENEW_SECONDS
+from indexrelay.schemas.messages import RebuilderState
+from indexrelay.schemas.progress import BuildProgress, BuildStep
+from indexrelay.streams import Keys, Presence
+from indexrelay.testing import MakePipeline, Pipeline
+from tests.admin.conftest import CACHE, state_after
+from tests.admin.desk import Desk, desk_of
+from tests.testing.test_pipeline import commit
+
+
+@pytest.fixture
+def desk(pipeline: Pipeline) -> Iterator[Desk]:
+    with desk_of(pipeline) as desk:
+        yield desk
+
+
+def state_of(desk: Desk) -> Any:
+    desk.look()
+    return desk.get("state")
+
+
+def patched(state: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """What a page makes of a patch."""
+    assert patch["base"] == state["number"]
+    components = {each["name"]: each for each in [*state["components"], *patch["components"]]}
+    readers = {each["id"]: each for each in [*state["readers"]["items"], *patch["readers"]]}
+    for member, at in patch["last_seen"].items():
+        readers[member] = {**readers[member], "last_seen_at": at}
+    return {
+        **state,
+        **patch["set"],
+        "number": patch["number"],
+        "components": [
+            each for name, each in components.items() if name not in patch["components_gone"]
+        ],
+        "readers": {
+            **patch["readers_counts"],
+            "items": [
+                each for member, each in readers.items() if member not in patch["readers_gone"]
+            ],
+        },
+    }
+
+
+def test_the_state_has_a_number_that_grows_only_with_a_change(
+    pipeline: Pipeline, service: AdminService, client: httpx.Client
+) -> None:
+    commit(pipeline, "one")
+    pipeline.settle()
+    number = state_after(service)["number"]
+    pipeline.clock.advance(1)
+    assert state_after(service)["number"] == number
+    first = client.get("state")
+    same = client.get("state", headers={"If-None-Match": first.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    commit(pipeline, "two")
+    assert state_after(service)["number"] > number
+    again = client.get("state", headers={"If-None-Match": first.headers["etag"]})
+    assert again.status_code == 200
+    assert again.json()["components"][0]["condition"] == "behind"
+
+
+def test_patches_lead_from_one_state_to_the_next(pipeline: Pipeline, desk: Desk) -> None:
+    reader = pipeline.reader("web")
+    state = first = state_of(desk)
+    for step in range(3):
+        pipeline.clock.advance(RENEW_SECONDS)
+        commit(pipeline, f"entry {step}")
+        if step:
+            pipeline.settle()
+        desk.look()
+    reader.stop()
+    desk.look()
+    kept = desk.resources.events.after(first["number"])
+    assert kept is not None
+    for event in kept:
+        if event.name == "patch":
+            state = patched(state, json.loads(event.text))
+    now = desk.get("state")
+    assert state.pop("readers") == now.pop("readers")
+    assert state == now
+    assert {"release", "rebuild"} <= {event.name for event in kept}
+
+
+def test_status_and_the_state_say_the_same(pipeline: Pipeline, desk: Desk) -> None:
+    commit(pipeline, "one")
+    pipeline.fail_build("cache", times=5, error="out of luck")
+    pipeline.settle()
+    state = state_of(desk)
+    verdict = desk.resources.state.required().look.seen.verdict
+    assert state["sentence"] == verdict.sentence
+    assert {each["what"] for each in state["problems"]} == {each.what for each in verdict.problems}
+    assert state["status"] == "critical"  # no reader is there
+    assert [each["severity"] for each in state["problems"]] == sorted(
+        (each["severity"] for each in state["problems"]), key=["critical", "warning", "info"].index
+    )
+    failed = next(each for each in state["components"] if each["name"] == "cache")
+    assert (failed["condition"], failed["error"]) == ("failed", "out of luck")
+    assert "out of luck" in failed["sentence"]
+
+
+def test_since_when_something_is_not_well_is_remembered(pipeline: Pipeline, desk: Desk) -> None:
+    began = pipeline.clock.now()
+    desk.look()
+    pipeline.advance(3600)
+    problems = {each["code"]: each["since"] for each in state_of(desk)["problems"]}
+    assert problems["no_reader"] == began.isoformat().replace("+00:00", "Z")
+
+
+@pytest.fixture
+def two_kinds(indexrelay_pipeline: MakePipeline) -> Iterator[Desk]:
+    pipeline = indexrelay_pipeline(
+        collections={"tracks": {"dimension": 3, "metric": "l2"}},
+        components={"cache": CACHE, "index": {"kind": "vector_index", "from": "tracks"}},
+    )
+    with desk_of(pipeline) as desk:
+        yield desk
+
+
+def test_readers_are_serving_behind_refused_and_gone(two_kinds: Desk) -> None:
+    desk, pipeline = two_kinds, two_kinds.pipeline
+    readers = [pipeline.reader("web"), pipeline.reader("batch")]
+    commit(pipeline, "one")
+    pipeline.settle()
+    readers[0].step()
+    for reader in readers:
+        reader.step()
+    shown = state_of(desk)["readers"]
+    assert (shown["live"], shown["converged"]) == (2, 2)
+    assert {each["components"]["cache"]["state"] for each in shown["items"]} == {"serving"}
+    assert all(each["memory_bytes"] > 1_000_000 for each in shown["items"])
+    commit(pipeline, "two")
+    pipeline.rebuild()
+    assert {each["state"] for each in state_of(desk)["readers"]["items"]} == {"behind"}
+    pipeline.settle()
+    commit(pipeline, "three")
+    pipeline.rebuild()
+    pipeline.corrupt("cache")
+    for reader in readers:
+        reader.step()
+    refused = state_of(desk)["readers"]["items"][0]
+    assert (refused["state"], refused["components"]["cache"]["state"]) == ("refused", "refused")
+    assert refused["components"]["cache"]["error"]
+    assert refused["components"]["index"]["state"] == "serving"
+    readers[0].stop()
+    shown = state_of(desk)["readers"]
+    assert [(each["label"], each["state"]) for each in shown["items"]] == [
+        ("batch", "refused"),
+        ("web", "gone"),
+    ]
+    assert (shown["live"], shown["items"][1]["components"]["cache"]["state"]) == (1, "gone")
+    pipeline.clock.advance(GONE_FOR / timedelta(seconds=1) + 1)
+    assert [each["label"] for each in state_of(desk)["readers"]["items"]] == ["batch"]
+
+
+def test_a_build_is_shown_with_its_step_and_its_share(pipeline: Pipeline, desk: Desk) -> None:
+    now = pipeline.clock.now()
+    state = RebuilderState(
+        rebuilder="builder",
+        host="host",
+        pid=1,
+        started_at=now,
+        updated_at=now,
+        release=0,
+        building=("cache", "other"),
+        progress={
+            "cache": BuildProgress(step=BuildStep.VERIFYING, share=None, started_at=now),
+            "other": BuildProgress(step=BuildStep.BUILDING, share=0.25, started_at=now),
+        },
+    )
+    Presence(pipeline.connection, Keys(pipeline.settings.namespace), "rebuilder").publish(
+        state.member, state.model_dump_json().encode(), ttl_seconds=60
+    )
+    order = desk.post("rebuilds", status=202)
+    pipeline.clock.advance(2)
+    shown = state_of(desk)
+    assert (shown["rebuild"]["state"], shown["rebuild"]["id"]) == ("running", order["id"])
+    assert [each["building"] for each in shown["components"]] == [
+        {
+            "step": step,
+            "share": share,
+            "started_at": now.isoformat().replace("+00:00", "Z"),
+            "elapsed_seconds": 2.0,
+            "rebuilder": "builder",
+        }
+        for step, share in (("verifying", None), ("building", 0.25))
+    ]
+    parts = desk.get(f"rebuilds/{order['id']}")["components"]
+    assert {name: (each["state"], each["share"]) for name, each in parts.items()} == {
+        "cache": ("verifying", None),
+        "other": ("building", 0.25),
+    }
+
+
+def test_what_cannot_be_read_is_a_problem_and_the_state_goes_on(
+    pipeline: Pipeline, desk: Desk
+) -> None:
+    commit(pipeline, "one")
+    pipeline.settle()
+    before = state_of(desk)
+    with pipeline.without_redis():
+        away = state_of(desk)
+    assert "redis_unreadable" in {each["code"] for each in away["problems"]}
+    for what in ("release", "rebuild"):
+        assert away[what] == before[what]
+    pipeline.connection.commands.flushall()
+    wiped = state_of(desk)
+    assert wiped["components"] == before["components"]
+    assert wiped["rebuild"]["last_rebuild_at"] == before["rebuild"]["last_rebuild_at"]
+
+
+def test_drift_is_the_share_that_changed_and_how_far_its_centre_moved(two_kinds: Desk) -> None:
+    pipeline, state = two_kinds.pipeline, two_kinds.resources.state
+    drift = DriftWatch(
+        pipeline.settings, catalog=pipeline.catalog, versions=two_kinds.resources.versions
+    )
+
+    def figures() -> tuple[int, float, float | None]:
+        two_kinds.look()
+        drift.of(state.required().look.seen)
+        drift.turn()
+        found = drift.of(state.required().look.seen)["tracks"]
+        return found.changed_entries, found.changed_ratio, found.centroid_shift
+
+    two_kinds.look()
+    assert drift.of(state.required().look.seen) == {}  # nothing is released
+    corners = np.array([[0, 0, 0], [2, 0, 0], [0, 2, 0], [2, 2, 0]], dtype=np.float32)
+    with pipeline.producer.batch("tracks") as batch:
+        batch.upsert(["a", "b", "c", "d"], corners)
+    pipeline.settle()
+    assert figures() == (0, 0.0, 0.0)
+    with pipeline.producer.batch("tracks") as batch:
+        batch.upsert(["a", "e"], [[1, 1, 3], [1, 1, 1]])
+    # Their centre is at (1, 1, 2), 2 from that of the corners, which lie 2 ** 0.5 from theirs.
+    changed, ratio, shift = figures()
+    assert (changed, ratio) == (2, 0.4)
+    assert shift == pytest.approx(2**0.5, abs=1e-4)
+    with pipeline.producer.batch("tracks") as batch:
+        batch.delete(["a", "e"])
+    changed, ratio, shift = figures()
+    assert (changed, shift) == (2, None)
+    assert ratio == pytest.approx(2 / 3, abs=1e-6)  # three are there
+    pipeline.settle()
+    assert figures() == (0, 0.0, 0.0)
