@@ -38,7 +38,7 @@ function loadLibrary() {
 }
 
 /** The times and values with an empty place wherever nothing was measured for long. */
-export function withGaps(times, columns) {
+function withGaps(times, columns) {
   if (times.length < 3) return [times, ...columns];
   const steps = times.slice(1).map((time, place) => time - times[place]);
   const usual = [...steps].sort((one, other) => one - other)[steps.length >> 1];

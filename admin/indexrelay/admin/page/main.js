@@ -148,7 +148,7 @@ function Login({ onLogin, why }) {
       await api.post("login", byToken ? { token: given.token.trim() } : { user: given.user, password: given.password });
       await onLogin();
     } catch (raised) {
-      setError(raised);
+      setError({ message: sentence(raised.message), retryAfter: raised.retryAfter });
       setGiven({ ...given, password: "", token: "" });
       setBusy(false);
     }

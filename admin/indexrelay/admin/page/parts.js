@@ -15,7 +15,7 @@ import {
   useRef,
   useState,
 } from "./vendor/hooks.js";
-import { age, clean, duration, elapsed, none, now, number, percent, stamp } from "./formats.js";
+import { age, clean, duration, elapsed, none, now, number, percent, secondsSince, stamp } from "./formats.js";
 
 export * from "./formats.js";
 export { ApiError, api } from "./api.js";
@@ -93,7 +93,7 @@ const SHAPES = {
   cube: "M8 1.5l5.8 3.2v6.6L8 14.5l-5.8-3.2V4.7zM2.2 4.7L8 8l5.8-3.3M8 8v6.5",
   grid: "M2 2h5v5H2zM9 2h5v5H9zM2 9h5v5H2zM9 9h5v5H9z",
   tag: "M2 2h6l6 6l-6 6l-6-6zM5 5v.2",
-  points: "M3 11.5h.3M5.5 6h.3M8 10h.3M10.5 4h.3M12.5 9h.3M7 3.2h.3M11 12.5h.3M3.3 3.5h.3",
+  points: "M2.45 11.5a1.05 1.05 0 1 0 2.1 0a1.05 1.05 0 1 0 -2.1 0M3.55 5.2a1.05 1.05 0 1 0 2.1 0a1.05 1.05 0 1 0 -2.1 0M7.15 9.2a1.05 1.05 0 1 0 2.1 0a1.05 1.05 0 1 0 -2.1 0M10.55 3.8a1.05 1.05 0 1 0 2.1 0a1.05 1.05 0 1 0 -2.1 0M11.55 10.8a1.05 1.05 0 1 0 2.1 0a1.05 1.05 0 1 0 -2.1 0M6.95 14a1.05 1.05 0 1 0 2.1 0a1.05 1.05 0 1 0 -2.1 0",
   search: "M7 2a5 5 0 1 1 0 10a5 5 0 0 1 0-10M10.8 10.8L14.3 14.3",
   chart: "M2 2v12h12M4.5 11l3-4l2.4 2.2L13.5 4",
   letter: "M1.8 3.5h12.4v9H1.8zM1.8 4l6.2 5l6.2-5",
@@ -107,7 +107,6 @@ const SHAPES = {
   menu: "M2 4h12M2 8h12M2 12h12",
   close: "M3.5 3.5l9 9M12.5 3.5l-9 9",
   out: "M9.5 2H3v12h6.5M6.5 8h8M11.8 5.2L14.6 8l-2.8 2.8",
-  next: "M6 3l5 5l-5 5",
   up: "M3.5 10L8 5.5l4.5 4.5",
   down: "M3.5 6L8 10.5L12.5 6",
   plus: "M8 3v10M3 8h10",
@@ -276,6 +275,15 @@ export function Age({ at }) {
   return html`<time class="figure" datetime=${at} title=${stamp(at)}>${age(at)}</time>`;
 }
 
+/** How long something has lasted, kept up to date; when it began on hover. */
+export function Lasting({ at }) {
+  useTick(1);
+  const seconds = secondsSince(at);
+  if (seconds === null) return none;
+  const rounded = seconds < 60 ? Math.max(0, Math.floor(seconds)) : Math.floor(seconds / 60) * 60;
+  return html`<time class="figure" datetime=${at} title=${`since ${stamp(at)}`}>${duration(rounded)}</time>`;
+}
+
 /** A point in time. */
 export function Stamp({ at }) {
   if (!Number.isFinite(Date.parse(at ?? ""))) return none;
@@ -413,7 +421,7 @@ export function ErrorNote({ error, retry }) {
     <${Icon} name="bad" />
     <div>
       ${error.title && html`<p class="error-title"><${Text} value=${error.title} limit=${120} /></p>`}
-      <p><${Text} value=${sentence(message)} limit=${1000} lines /></p>
+      <p><${Text} value=${message} limit=${1000} lines /></p>
       ${fields.length > 0 &&
       html`<ul>
         ${fields.slice(0, 8).map(
@@ -825,21 +833,4 @@ export function classicScript(path) {
     scripts.set(address, loading);
   }
   return scripts.get(address);
-}
-
-/** A line through the last values, as tall as text: for orientation beside the number itself. */
-export function Sparkline({ values, label }) {
-  const known = values.filter((value) => typeof value === "number" && Number.isFinite(value));
-  if (known.length < 2) return html`<span class="spark none" />`;
-  const [low, high] = [Math.min(...known), Math.max(...known)];
-  const x = (place) => ((place / (values.length - 1)) * 96 + 2).toFixed(1);
-  const y = (value) => (high === low ? 12 : 22 - ((value - low) / (high - low)) * 20).toFixed(1);
-  let path = "";
-  values.forEach((value, place) => {
-    if (typeof value !== "number" || !Number.isFinite(value)) return;
-    path += `${path === "" ? "M" : "L"}${x(place)} ${y(value)}`;
-  });
-  return html`<svg class="spark" viewBox="0 0 100 24" preserveAspectRatio="none" role="img" aria-label=${label}>
-    <path d=${path} />
-  </svg>`;
 }

@@ -142,7 +142,7 @@ function take(name, text) {
 }
 
 /** Ask for the whole state; nothing is sent when it is the one that is here. */
-export async function refresh() {
+async function refresh() {
   const early = asked;
   asked = null;
   const answer = (await early?.catch(() => null)) ?? (await api.changed("state", tag));

@@ -1,6 +1,6 @@
 // What the judge says is not well: each with since when, what to do, and where on this page to do it.
 
-import { Age, html, link, State, Text } from "../parts.js";
+import { html, Lasting, link, State, Text } from "../parts.js";
 
 const ORDER = ["critical", "warning", "info"];
 
@@ -37,6 +37,6 @@ function Problem({ problem, here }) {
       <p><${Text} value=${problem.what} limit=${800} /></p>
       <p class="advice"><${Text} value=${problem.advice} limit=${800} />${place && html` <a href=${place.href}>See ${place.words}</a>`}</p>
     </div>
-    <span class="since">${problem.since && html`since <${Age} at=${problem.since} />`}</span>
+    <span class="since">${problem.since && html`for <${Lasting} at=${problem.since} />`}</span>
   </li>`;
 }
