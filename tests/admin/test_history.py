@@ -16,7 +16,8 @@ from indexrelay.health.judge import judge
 from indexrelay.operations.observer import Observation, RebuildCounts
 from indexrelay.schemas.messages import RebuildResult, RebuildStatus
 from indexrelay.storage.artifacts import ArtifactStore
-from indexrelay.testing import FakeClock, MakePipeline
+from indexrelay.testing import FakeClock, MakePipeline, Pipeline
+from tests.admin.conftest import MakeService, operator_of
 from tests.admin.desk import desk_of
 from tests.fixtures.logs import capture_logs
 from tests.health.healthy_facts import healthy
@@ -212,3 +213,19 @@ def test_the_api_tells_what_a_pipeline_did(indexrelay_pipeline: MakePipeline) ->
         desk.get("history", status=422, since="yesterday")
         assert desk.get("history", since="0001-01-01T00:00:00+14:00")["rebuilds"] == [rebuild]
         assert desk.get("history", since="2200-01-01T00:00:00Z")["rebuilds"] == []
+
+
+def test_the_service_writes_history_down_and_ends_it_when_it_stops(
+    make_service: MakeService, pipeline: Pipeline
+) -> None:
+    service = make_service()
+    service.start()
+    with operator_of(service) as client:
+        while client.get("state").status_code == 503:  # until the first look
+            pass
+    service.stop()
+    found = History(
+        pipeline.settings.data_dir / FILE_NAME, store=pipeline.store, clock=pipeline.clock
+    )
+    assert len(found.view(EARLIER, limit=1)["samples"]) == 1
+    found.close()

@@ -116,7 +116,7 @@ def test_pages_go_back_through_every_file_and_repeat_no_line(tmp_path: Path) -> 
     for number in range(60):
         audit.record(AuditAction.RELEASED, who="rebuilder/r1", release=number, long="é" * 50)
     with (tmp_path / "audit.jsonl").open("ab") as file:
-        file.write(b"not ours\n\n")
+        file.write(b"not ours\n\n" + b"[" * 100_000 + b"\n")
     kept = [line["release"] for line in audit.newest(1000)]
     seen: list[int] = []
     ids: set[str] = set()

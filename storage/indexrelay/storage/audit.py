@@ -282,7 +282,7 @@ def _read(raw: bytes) -> dict[str, Any] | None:
     """A line; ``None``: somebody else wrote it."""
     try:
         line = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return line if isinstance(line, dict) and {"time", "action", "who"} <= line.keys() else None
 
