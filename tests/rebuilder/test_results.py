@@ -1,11 +1,17 @@
 """The result of a pass, in the words that operators know."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
+from indexrelay.rebuilder.results import answer_of
 from indexrelay.schemas.messages import (
     BatchCompleted,
+    BuildOutcome,
+    ComponentResult,
     Event,
     RebuildFinished,
+    RebuildResult,
     RebuildStatus,
 )
 from tests.rebuilder.conftest import MakeBench, behaving
@@ -85,3 +91,45 @@ def test_a_request_for_what_cannot_be_built_says_why(
         RebuildStatus.FAILURE,
         f"{name} was not built: {why}",
     )
+
+
+def test_the_answer_to_a_request_has_all_that_its_pass_released_one_after_another() -> None:
+    began = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def part(
+        minute: int, *, release: int | None, failed: str = "", **rebuilt: int
+    ) -> RebuildResult:
+        parts = {
+            name: ComponentResult(outcome=BuildOutcome.REBUILT, entries=entries)
+            for name, entries in rebuilt.items()
+        }
+        lost = {failed: ComponentResult(outcome=BuildOutcome.FAILED)} if failed else {}
+        return RebuildResult(
+            status=RebuildStatus.FAILURE if failed else RebuildStatus.SUCCESS,
+            message="All index rebuilds failed" if failed else f"minute {minute}",
+            indexes_rebuilt=tuple(parts),
+            indexes_failed=tuple(lost),
+            components={**parts, **lost},
+            release=release,
+            request_ids=("r",) if minute == 3 else (),
+            started_at=began,
+            finished_at=began + timedelta(minutes=minute),
+        )
+
+    first, second, nothing = (
+        part(1, release=7, index=3),
+        part(2, release=8, map=4),
+        part(3, release=None),
+    )
+    assert answer_of([first]) == first
+    whole = answer_of([first, second, nothing])
+    assert (whole.status, whole.message) == (
+        RebuildStatus.SUCCESS,
+        "Successfully rebuilt 2 index(es)",
+    )
+    assert (whole.release, whole.indexes_rebuilt) == (8, ("index", "map"))
+    assert whole.components == {**first.components, **second.components}
+    assert (whole.request_ids, whole.finished_at) == (("r",), nothing.finished_at)
+    mixed = answer_of([first, part(3, release=None, failed="map")])
+    assert (mixed.status, mixed.indexes_failed) == (RebuildStatus.PARTIAL_SUCCESS, ("map",))
+    assert mixed.message == "Rebuilt 1 of 2 index(es); failed: map"

@@ -179,6 +179,42 @@ class Completer:
             return []
 
 
+def answer_of(parts: Sequence[RebuildResult]) -> RebuildResult:
+    """The result of a whole pass, whose releases were several.
+
+    Args:
+        parts: the result of each, in their order; at least one.
+    """
+    first, last = parts[0], parts[-1]
+    if len(parts) == 1:
+        return last
+    rebuilt = [name for each in parts for name in each.indexes_rebuilt]
+    failed = [name for each in parts for name in each.indexes_failed]
+    status, message = _outcome(rebuilt, failed)
+    others = [
+        each.message  # what was refused, waits, or could not be released or announced
+        for each in parts
+        if each.status is not RebuildStatus.SUCCESS
+        and each.message != _outcome(each.indexes_rebuilt, each.indexes_failed)[1]
+    ]
+    if others and status is RebuildStatus.SUCCESS:
+        status = RebuildStatus.PARTIAL_SUCCESS
+    return RebuildResult(
+        status=status,
+        message=shortened("; ".join([message, *others]), MAX_MESSAGE),
+        indexes_rebuilt=tuple(rebuilt),
+        indexes_failed=tuple(failed),
+        components={name: found for each in parts for name, found in each.components.items()},
+        release=max((each.release for each in parts if each.release is not None), default=None),
+        waiting={name: why for each in parts for name, why in each.waiting.items()},
+        batch_ids=tuple(dict.fromkeys(batch for each in parts for batch in each.batch_ids)),
+        request_ids=last.request_ids,
+        woken_at=first.woken_at,
+        started_at=first.started_at,
+        finished_at=last.finished_at,
+    )
+
+
 def _covered_before(name: str, collection: str, facts: Facts) -> int:
     """What the released version covers of a collection, in the collection's present epoch."""
     before, source = facts.versions.get(name), facts.sources.get(collection)

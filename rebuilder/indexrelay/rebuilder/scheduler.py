@@ -335,7 +335,7 @@ class Scheduler:
         Args:
             left: what of it was not freed yet.
             answered: its events and requests need no other pass.
-            result: the last of the pass, and the answer to its requests; ``None``: it has none.
+            result: of the whole pass, and the answer to its requests; ``None``: it has none.
         """
         if result is not None:
             self._note(result)  # before the components are free for the next pass

@@ -37,7 +37,7 @@ from indexrelay.rebuilder.passes import ComponentBuilder, PassOrder, SerialExecu
 from indexrelay.rebuilder.presence import RebuilderPresence, declared_by_rebuilders
 from indexrelay.rebuilder.publisher import Announcer, Publisher
 from indexrelay.rebuilder.reconciler import FindingsLog, Reconciler, Reconciliation
-from indexrelay.rebuilder.results import Completer
+from indexrelay.rebuilder.results import Completer, answer_of
 from indexrelay.rebuilder.rollout import Rollout, choose_canaries, labels_of
 from indexrelay.rebuilder.scheduler import LeaseHeartbeat, Leases, Scheduler
 from indexrelay.schemas.clock import Background, Clock, SupervisedThread, SystemClock
@@ -485,19 +485,19 @@ class Rebuilder:
             _log.exception("pass.failed", error=f"{type(error).__name__}: {error}")
 
     def _run_pass(self, order: PassOrder) -> RebuildResult | None:
-        """Run one pass to its end, traced where the settings ask for that; its last result."""
+        """Run one pass to its end, traced where the settings ask for that; its result."""
         if self._traces is None:
             return self._run_untraced(order)
         with self._traces.around(order) as traced:
             return self._run_untraced(traced)
 
     def _run_untraced(self, order: PassOrder) -> RebuildResult | None:
-        """Run one pass to its end; its last result.
+        """Run one pass to its end; its result, whatever number of releases it made.
 
         ``None`` when the pass was cancelled because the rebuilder stops.
         """
         answered = False
-        result: RebuildResult | None = None
+        ended: list[RebuildResult] = []
         left = set(order.reasons)
         parts = run_pass(
             order,
@@ -509,10 +509,11 @@ class Rebuilder:
             with closing(parts):
                 for results in parts:
                     last = left == set(results)
-                    result = self._last_result = self._complete(order, results, last=last)
+                    part = self._last_result = self._complete(order, results, last=last)
+                    ended.append(part)
                     if not last:
                         self._builder.progress.forget(results)
-                        self._scheduler.free(results, result)
+                        self._scheduler.free(results, part)
                         left -= set(results)
             answered = True
         except BuildCancelledError:
@@ -520,6 +521,7 @@ class Rebuilder:
             return None
         finally:
             self._builder.progress.forget(left)
+            result = answer_of(ended) if ended else None
             self._scheduler.end(order, left=left, answered=answered, result=result)
         return result
 
