@@ -108,7 +108,7 @@ function Drawn({ history, range, tab }) {
       <${Panel} title="Freshness" note="Age of the oldest commit that was not served.">
         <${Chart} title="Freshness" ...${sampled.freshness} span=${span} format=${duration} onAxis=${axisDuration} />
       <//>
-      <${Panel} title="Search latency" note="As the readers measured it.">
+      <${Panel} title="Search latency" note="As the gates measured the slowest released index.">
         <${Chart} title="Search latency" ...${sampled.latency} span=${span} format=${millis} onAxis=${(value) => axisDuration(value / 1000)} />
       <//>
     </div>

@@ -38,7 +38,7 @@ import {
   useState,
   verdictLook,
 } from "../parts.js";
-import { Problems } from "./problems.js";
+import { Problems, condensed } from "./problems.js";
 
 export function OverviewView({ state, me }) {
   const [asking, setAsking] = useState(false);
@@ -99,6 +99,7 @@ function Tiles({ state }) {
   const drift = worstDrift(state.collections);
   const alerts = state.alerts.length;
   const apart = readers.live - readers.converged;
+  const gone = readers.items.filter((each) => each.state === "gone").length;
   return html`<dl class="tiles" data-testid="tiles">
     <${Tile}
       label="Release"
@@ -116,8 +117,8 @@ function Tiles({ state }) {
     <${Tile} label="Drift" hint=${driftHint(drift)}>${drift ? percent(drift.changed_ratio) : none}<//>
     <${Tile}
       label="Readers converged"
-      hint=${!release ? "nothing is released yet" : apart > 0 ? html`<a href=${link("readers")}>${counted(apart, "reader")} ${apart === 1 ? "is" : "are"} behind</a>` : "on the newest release"}
-      tone=${apart > 0 ? "warn" : readers.live === 0 ? "bad" : null}
+      hint=${readersHint({ release, apart, gone })}
+      tone=${apart + gone > 0 ? "warn" : readers.live === 0 ? "bad" : null}
     >${number(readers.converged)} of ${number(readers.live)}<//>
     <${Tile}
       label="Alerts"
@@ -125,6 +126,12 @@ function Tiles({ state }) {
       tone=${alerts ? "bad" : null}
     >${number(alerts)}<//>
   </dl>`;
+}
+
+function readersHint({ release, apart, gone }) {
+  if (!release) return "nothing is released yet";
+  const said = [apart > 0 && `${number(apart)} behind`, gone > 0 && `${number(gone)} gone`].filter(Boolean);
+  return said.length > 0 ? html`<a href=${link("readers")}>${said.join(", ")}</a>` : "on the newest release";
 }
 
 function freshness(seconds) {
@@ -344,7 +351,7 @@ function ProblemsPanel({ problems }) {
   return html`<${Panel} title="What is not well" note=${note} flush testid="problems">
     ${problems.length === 0
       ? html`<${Empty} icon="check" title="Everything is well" hint="Each component contains what it should, and every reader serves it." />`
-      : html`<${Problems} problems=${problems} />`}
+      : html`<${Problems} problems=${condensed(problems)} />`}
   <//>`;
 }
 

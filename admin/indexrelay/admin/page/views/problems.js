@@ -1,6 +1,6 @@
 // What the judge says is not well: each with since when, what to do, and where on this page to do it.
 
-import { html, Lasting, link, State, Text } from "../parts.js";
+import { html, Lasting, link, number, State, Text } from "../parts.js";
 
 const ORDER = ["critical", "warning", "info"];
 
@@ -21,6 +21,18 @@ export function placeOf({ code, subject }) {
   return found ? { href: link(...found[1](subject)), words: found[2] } : null;
 }
 
+/** One for each code and subject, the first of them, with how many `more` there are. */
+export function condensed(problems) {
+  const found = new Map();
+  for (const each of problems) {
+    const key = each.subject === null ? each : `${each.code} ${each.subject}`;
+    const first = found.get(key);
+    if (first) first.more += 1;
+    else found.set(key, { ...each, more: 0 });
+  }
+  return [...found.values()];
+}
+
 /** Problems, the gravest first. `here`: they stand in the view that they are dealt with. */
 export function Problems({ problems, here = false }) {
   const sorted = [...problems].sort((one, other) => ORDER.indexOf(one.severity) - ORDER.indexOf(other.severity));
@@ -34,7 +46,7 @@ function Problem({ problem, here }) {
   return html`<li>
     <span><${State} value=${problem.severity} /></span>
     <div class="what">
-      <p><${Text} value=${problem.what} limit=${800} /></p>
+      <p><${Text} value=${problem.what} limit=${800} />${problem.more > 0 && html` <span class="note">and ${number(problem.more)} more of the same</span>`}</p>
       <p class="advice"><${Text} value=${problem.advice} limit=${800} />${place && html` <a href=${place.href}>See ${place.words}</a>`}</p>
     </div>
     <span class="since">${problem.since && html`for <${Lasting} at=${problem.since} />`}</span>
