@@ -29,7 +29,7 @@ function Page({ state, me, name }) {
       back=${BACK}
       title=${html`<${Text} value=${name} limit=${120} />`}
       lead=${live && html`<${Text} value=${live.group ? `${kindOf(live.kind)}, flips with group ${live.group}` : kindOf(live.kind)} limit=${160} />`}
-      actions=${live && html`<${Actions} me=${me} live=${live} />`}
+      actions=${live && html`<${Actions} me=${me} live=${live} rebuilders=${state.rebuilders.length} />`}
     />
     ${live &&
     html`<div class="now">
@@ -50,10 +50,10 @@ function Page({ state, me, name }) {
   `;
 }
 
-function Actions({ me, live }) {
+function Actions({ me, live, rebuilders }) {
   const { name, paused, held, version } = live;
   return html`
-    <${Rebuild} me=${me} live=${live} />
+    <${Rebuild} me=${me} live=${live} rebuilders=${rebuilders} />
     ${paused
       ? html`<${Action}
           me=${me}
@@ -115,7 +115,7 @@ function Actions({ me, live }) {
   `;
 }
 
-function Rebuild({ me, live }) {
+function Rebuild({ me, live, rebuilders }) {
   const [full, setFull] = useState(false);
   const [force, setForce] = useState(false);
   const { name, building, paused, held } = live;
@@ -128,6 +128,7 @@ function Rebuild({ me, live }) {
     what=${[
       paused ? "It is built now although it is paused, and stays paused." : "It is built now, due or not.",
       held ? "It is held: nothing replaces what is served until the hold is lifted." : "The new version replaces what is served once it has passed its gates. Searches go on meanwhile.",
+      ...(rebuilders ? [] : ["No rebuilder runs: the request waits until one is started."]),
     ]}
     verb="Rebuild"
     path="rebuilds"

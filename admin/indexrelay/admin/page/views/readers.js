@@ -76,9 +76,14 @@ const TROUBLES = [
   { key: "reader", title: "Reader", cell: ({ reader }) => html`<${Text} value=${nameOf(reader)} limit=${80} /> <small><${Text} value=${reader.host ?? ""} limit=${80} /></small>` },
   { key: "name", title: "Component", cell: ({ name }) => (name ? html`<a href=${link("components", name)}><${Text} value=${name} limit=${80} /></a>` : "all") },
   { key: "state", title: "State", cell: ({ state }) => html`<${State} value=${state} />` },
-  { key: "error", title: "Why", wide: true, cell: ({ error, state }) => html`<${Clip} value=${error || STATES[state]} />` },
+  { key: "error", title: "Why", wide: true, cell: whyOf },
   { key: "seen", title: "Last seen", cell: ({ reader }) => html`<${Age} at=${reader.last_seen_at} />` },
 ];
+
+function whyOf({ reader, state, error }) {
+  if (state === "gone") return html`it ended, or was not heard of for too long; if it is to run, start it again on <${Text} value=${reader.host || "its host"} limit=${80} />`;
+  return html`<${Clip} value=${error || STATES[state]} />`;
+}
 
 function troublesOf(reader) {
   if (reader.state === "gone") return [{ key: reader.id, reader, state: "gone" }];

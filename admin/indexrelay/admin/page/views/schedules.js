@@ -15,7 +15,7 @@ export function SchedulesView({ state, me }) {
     <${Loaded} load=${load}>
       ${({ schedules }) =>
         schedules.length
-          ? schedules.map((each) => html`<${Schedule} key=${each.name} me=${me} schedule=${each} onDone=${load.reload} />`)
+          ? schedules.map((each) => html`<${Schedule} key=${each.name} me=${me} rebuilders=${state.rebuilders.length} schedule=${each} onDone=${load.reload} />`)
           : html`<${Empty} title="No schedule is declared" hint="A schedule is a table [schedules.NAME] of the settings, with a cron line. Without one, batches and people alone start rebuilds." icon="calendar" />`}
     <//>
   `;
@@ -26,13 +26,13 @@ function standing({ watched, overdue_since: overdue }) {
   return watched ? html`<${Badge} tone="ok" icon="check">On time<//>` : html`<${Badge} tone="warn" icon="warn" title="no operator has looked at it as it is declared">Not watched<//>`;
 }
 
-function Schedule({ me, schedule, onDone }) {
+function Schedule({ me, rebuilders, schedule, onDone }) {
   const { name, cron, timezone, components, next, overdue_since: overdue, left_alone: leftAlone, missed } = schedule;
   const [first, ...later] = next;
   const alone = Object.entries(leftAlone);
   return html`<${Panel}
     title=${html`<${Text} value=${name} limit=${80} /> ${standing(schedule)}`}
-    actions=${html`<${RunNow} me=${me} schedule=${schedule} onDone=${onDone} />`}
+    actions=${html`<${RunNow} me=${me} rebuilders=${rebuilders} schedule=${schedule} onDone=${onDone} />`}
   >
     <${Facts}
       items=${[
@@ -57,7 +57,7 @@ function lastOf({ slot, fired_at: fired, outcome }) {
   return html`<${Age} at=${fired ?? slot} /> ${outcome ? html`<${State} value=${outcome} />` : html`<span class="note">its result is not known any more</span>`}`;
 }
 
-function RunNow({ me, schedule, onDone }) {
+function RunNow({ me, rebuilders, schedule, onDone }) {
   const [force, setForce] = useState(false);
   const { name, components } = schedule;
   return html`<${Action}
@@ -68,6 +68,7 @@ function RunNow({ me, schedule, onDone }) {
     what=${[
       components.length ? html`A rebuild of <${Names} names=${components} /> is asked for at once.` : "A rebuild of whatever is due is asked for at once.",
       "Its next start stays as it is. Searches go on meanwhile.",
+      ...(rebuilders ? [] : ["No rebuilder runs: the request waits until one is started."]),
     ]}
     verb="Run now"
     path=${`schedules/${encodeURIComponent(name)}/run`}
