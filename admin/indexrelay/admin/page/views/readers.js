@@ -93,10 +93,15 @@ function troublesOf(reader) {
   return cells.length || reader.state === "serving" || reader.state === "starting" ? cells : [{ key: reader.id, reader, state: reader.state }];
 }
 
+const TOLD = new Set(["reader_load_failed", "reader_behind", "reader_not_ready"]);
+
 function Troubles({ readers, problems }) {
-  // What the judge says of a reader is said once.
-  const told = problems.map((each) => each.subject).join("\n");
-  const rows = useMemo(() => readers.filter((each) => !told.split("\n").includes(each.id)).flatMap(troublesOf), [readers, told]);
+  // What the judge says of a reader is said once; its processes share a label, by which it names them.
+  const told = JSON.stringify(problems.filter((each) => TOLD.has(each.code)).map((each) => each.subject));
+  const rows = useMemo(() => {
+    const labels = new Set(JSON.parse(told));
+    return readers.flatMap((each) => (each.state !== "gone" && labels.has(each.label) ? [] : troublesOf(each)));
+  }, [readers, told]);
   if (!rows.length && !problems.length) return null;
   return html`<${Panel} title="What is not well" flush>
     ${problems.length > 0 && html`<${Problems} problems=${problems} here />`}
