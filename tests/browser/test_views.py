@@ -18,6 +18,8 @@ VIEWS = {
     "readers": "Readers",
     "releases": "Releases",
     "releases/1": "Release 1",
+    "map": "Map",
+    "lab": "Search lab",
     "history": "History",
     "alerts": "Alerts",
     "dead-letters": "Dead letters",

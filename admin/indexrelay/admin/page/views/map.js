@@ -33,6 +33,7 @@ import {
 } from "../parts.js";
 import { Scatter, canDraw, difference, keyOf, pointsOf, rowOf } from "../scatter.js";
 import { EntryCard, titleOf } from "../entry.js";
+import { LIT, NO_VALUE, REST, bytesOf, isDark, painted, palette } from "../palette.js";
 
 const FOUND = 100;
 const RINGED = 400; // more than that keep their colours, and the others fade
@@ -41,7 +42,6 @@ const LISTED = 25;
 const MOST_LISTED = 200;
 const HOVER_MS = 90;
 const KEPT = 4000;
-const NO_VALUE = 255;
 
 export function MapView({ state, route }) {
   const release = state?.release?.number ?? null;
@@ -383,74 +383,6 @@ function ColourChoice({ fields, field, onField }) {
         ${known.map((each) => html`<option key=${each.name} value=${each.name}>${clean(each.name, 60)}</option>`)}
       </select>
     </label>`;
-}
-
-// Ten that people with any colour vision tell apart best, each as [on light, on dark].
-const CATEGORIES = [
-  ["#2f6fd0", "#6ea8ff"],
-  ["#d1640a", "#ffa24d"],
-  ["#1a8a4b", "#55cf8b"],
-  ["#b3267b", "#f57fc0"],
-  ["#7a5bd0", "#b79cff"],
-  ["#8a6a00", "#e3c044"],
-  ["#0b8a94", "#4fd3dd"],
-  ["#b52f2f", "#ff8078"],
-  ["#5d7a12", "#b0d44f"],
-  ["#7b4b2a", "#d3a078"],
-];
-const RAMP = [
-  ["#3b4cc0", "#5566e8"],
-  ["#4f7ad6", "#5b8ff2"],
-  ["#4aa0c9", "#56b9dd"],
-  ["#43b08a", "#5ccfa0"],
-  ["#7cab3f", "#9cd158"],
-  ["#c09a1e", "#e2bd41"],
-  ["#d4722a", "#f2934b"],
-  ["#bf3038", "#f26d6d"],
-];
-const PLAIN = ["#2f6fd0", "#6ea8ff"];
-const REST = ["#7d8996", "#8593a3"];
-const LIT = ["#c01f6d", "#ffd24a"];
-
-function isDark() {
-  const chosen = document.documentElement.dataset.theme;
-  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-}
-
-function bytesOf(hex) {
-  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-}
-
-/** The colour of each code, as hex. */
-function palette(colours, dark) {
-  const shade = dark ? 1 : 0;
-  if (!colours) return [PLAIN[shade]];
-  if (colours.kind === "number") {
-    const last = Math.max(1, colours.labels.length - 1);
-    return colours.labels.map((_, at) => RAMP[Math.round((at / last) * (RAMP.length - 1))][shade]);
-  }
-  return colours.labels.map((each, at) => (each.rest ? REST : CATEGORIES[at % CATEGORIES.length])[shade]);
-}
-
-/** Four bytes for each point. What is not looked at stays as a shadow of the whole. */
-function painted(points, colours, only, lit, dark) {
-  const shades = palette(colours, dark).map(bytesOf);
-  const rest = bytesOf(REST[dark ? 1 : 0]);
-  const out = new Uint8Array(4 * points.count);
-  const isCrowd = points.count > 20000;
-  const codes = colours?.version === points.version ? colours.codes : null;
-  const strong = isCrowd ? (codes ? 165 : 120) : 205;
-  const faint = isCrowd ? 24 : 40;
-  for (let row = 0; row < points.count; row += 1) {
-    const code = codes ? codes[row] : 0;
-    const [red, green, blue] = code === NO_VALUE || !shades[code] ? rest : shades[code];
-    out[4 * row] = red;
-    out[4 * row + 1] = green;
-    out[4 * row + 2] = blue;
-    out[4 * row + 3] = lit || (only !== null && code !== only) ? faint : code === NO_VALUE ? 110 : strong;
-  }
-  for (const row of lit ?? []) out[4 * row + 3] = 255;
-  return out;
 }
 
 function Swatch({ colour }) {
