@@ -420,14 +420,19 @@ export class Scatter {
     return best;
   }
 
-  /** The rows that are in the picture, those first that are nearest to its middle. */
-  inView(most) {
+  /**
+   * The rows that are in the picture, those first that are nearest to its middle.
+   *
+   * @param {(row) => boolean} keep which of them are meant; null: all.
+   */
+  inView(most, keep = null) {
     if (this.points === null || this.points.count === 0) return { count: 0, rows: [] };
     const [left, top] = this.at(0, 0);
     const [right, bottom] = this.at(this.width, this.height);
     const [x, y] = this.view.target;
     const { positions } = this.points;
-    const rows = this.tree.range(left, bottom, right, top);
+    const there = this.tree.range(left, bottom, right, top);
+    const rows = keep ? there.filter(keep) : there;
     const away = (row) => (positions[2 * row] - x) ** 2 + (positions[2 * row + 1] - y) ** 2;
     const count = rows.length;
     rows.sort((one, other) => away(one) - away(other));

@@ -427,9 +427,12 @@ function Canvas({ hold, summary, points, entries, colours, only, lit, best, focu
   const viewTimer = useRef(null);
   const hint = useId();
 
+  // What the legend leaves out is not in the list either.
+  const codes = colours?.version === points.version ? colours.codes : null;
+  const keep = codes && only !== null ? (row) => codes[row] === only : null;
   const look = () => {
     clearTimeout(viewTimer.current);
-    viewTimer.current = setTimeout(() => hold.current && onView(hold.current.inView(MOST_LISTED)), 120);
+    viewTimer.current = setTimeout(() => hold.current && onView(hold.current.inView(MOST_LISTED, keep)), 120);
   };
   calls.current = {
     onHover: (row, x, y) => setHover(row === null ? null : { row, x, y }),
@@ -550,7 +553,7 @@ function Canvas({ hold, summary, points, entries, colours, only, lit, best, focu
     html`<p class="map-hint">Draw a line around entries.${" "}
       <button type="button" class="link" onClick=${() => {
         setLasso(false);
-        const all = hold.current.inView(Infinity);
+        const all = hold.current.inView(Infinity, keep);
         onLasso(all.rows.sort((one, other) => one - other));
       }}>Take all in view</button></p>`}
     ${line && html`<svg class="map-line" aria-hidden="true"><polygon points=${line.map((each) => each.join(",")).join(" ")} /></svg>`}
