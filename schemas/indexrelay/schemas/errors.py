@@ -189,6 +189,10 @@ class Mistake:
     value: Any
     right: str
     """What would be right."""
+    line: int | None = None
+    """Of the settings file, from 1; ``None``: it is in no line, or not known in which."""
+    variable: str | None = None
+    """The variable that has the value, in place of the file."""
 
     def __post_init__(self) -> None:
         # Here, so that no mistake shows a password, not even one in a key.
@@ -197,7 +201,10 @@ class Mistake:
         object.__setattr__(self, "key", redacted(self.key, key=()))
 
     def __str__(self) -> str:
-        return f"{self.key} = {self.value!r}: {self.right}"
+        sentence = f"{self.key} = {self.value!r}: {self.right}"
+        if self.variable is not None and self.variable != self.key:
+            return f"{self.variable}: {sentence}"
+        return sentence if self.line is None else f"line {self.line}: {sentence}"
 
 
 class SettingsError(IndexRelayError):

@@ -40,6 +40,7 @@ from indexrelay.schemas.errors import (
     suggestion,
 )
 from indexrelay.schemas.matrix import expand_matrices
+from indexrelay.schemas.origins import Key, Origins, keys_in, lines_of
 from indexrelay.schemas.parameter_files import with_files
 from indexrelay.schemas.settings import (
     CollectionSettings,
@@ -74,6 +75,16 @@ def load_settings(
         SettingsError: with every mistake, each naming its key, its value and what would be right.
     """
     environ = os.environ if environ is None else environ
+    try:
+        return _read_settings(path, environ, check_kind)
+    except SettingsError as error:
+        mistakes = origins_of(path, environ=environ).located(error.mistakes)
+        raise SettingsError(mistakes, origin=error.origin) from error.__cause__
+
+
+def _read_settings(
+    path: Path | None, environ: Mapping[str, str], check_kind: KindCheck | None
+) -> Settings:
     file = _file(path, environ)
     variables, mistakes = tables_of(environ, known=frozenset(Settings.model_fields))
     folder = file.resolve().parent if file else Path.cwd()
@@ -86,6 +97,27 @@ def load_settings(
         raw, origin=str(file or "settings"), check_kind=check_kind, found=mistakes
     )
     return _anchored(settings, folder)
+
+
+def origins_of(path: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Origins:
+    """Where each value comes from that `load_settings` reads; its arguments are the same.
+
+    A file that cannot be read has no lines.
+    """
+    environ = os.environ if environ is None else environ
+    file, lines = None, dict[Key, int]()
+    with suppress(SettingsError, OSError, UnicodeDecodeError):
+        file = _file(path, environ)
+        if file is not None:
+            lines = lines_of(file.read_text(encoding="utf-8-sig"))
+    variables: dict[Key, str] = {}
+    for variable in sorted(_ours(environ)):
+        key = _key_of(variable)
+        with suppress(ValueError, RecursionError):  # it is a mistake, and its key is the variable
+            value = _value(environ[variable], scalars=key[0] == "components")
+            inner = value if isinstance(value, dict) else {}
+            variables |= dict.fromkeys((key, *keys_in(inner, key)), variable)
+    return Origins(file=file, lines=lines, variables=variables)
 
 
 def settings_of(given: Settings | str | Path | None = None) -> Settings:
@@ -260,7 +292,7 @@ def tables_of(
     mistakes: list[Mistake] = []
     # Sorted, so that COMPONENTS__MAP={…} comes before COMPONENTS__MAP__SEED, which wins.
     for variable in sorted(_ours(environ)):
-        path = variable.removeprefix(PREFIX).lower().split("__")
+        path = _key_of(variable)
         if path[0] not in known:
             right = "no such variable" + suggestion(path[0].upper(), {key.upper() for key in known})
             mistakes.append(Mistake(key=variable, value=HIDDEN, right=right))
@@ -293,7 +325,11 @@ def _ours(environ: Mapping[str, str]) -> Iterator[str]:
             yield variable
 
 
-def _nested(path: list[str], value: Any) -> dict[str, Any]:
+def _key_of(variable: str) -> Key:
+    return tuple(variable.removeprefix(PREFIX).lower().split("__"))
+
+
+def _nested(path: Key, value: Any) -> dict[str, Any]:
     table = {path[-1]: value}
     for key in reversed(path[:-1]):
         table = {key: table}

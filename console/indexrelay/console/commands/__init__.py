@@ -49,6 +49,12 @@ COMMANDS: Final[Mapping[str, Listed]] = {
         help="Check the settings, open each source and ask Redis: a mistake exits 2, "
         "not well exits 3.",
     ),
+    "config": Listed(
+        module="commands.config",
+        panel=_RUN,
+        help="The settings: whether they are right, or each of them and where it comes from.",
+        verbs=("check", "show"),
+    ),
     "up": Listed(
         module="commands.up",
         panel=_RUN,

@@ -29,6 +29,7 @@ from indexrelay.schemas.diagnostics import HIDDEN
 from indexrelay.schemas.errors import EmbeddingError, MissingExtraError, Mistake, SettingsError
 from indexrelay.schemas.filters import InvalidFilterError, parse_filter
 from indexrelay.schemas.settings import FILTERING_KINDS, Settings, TableSource
+from indexrelay.schemas.settings_file import origins_of
 from indexrelay.storage.artifacts import SigningKey, SigningKeyError
 from indexrelay.storage.urls import lacking_driver, refused_options
 from indexrelay.streams.connection import try_url
@@ -41,15 +42,10 @@ _TRIED_TEXT: Final = "Is there a vector of these words?"
 def check(config: Config = None, json: Json = False) -> None:
     """Check the settings, open each source and ask Redis: a mistake exits 2, not well exits 3."""
     try:
-        installation = Installation.at(config)
-        notes = trial_notes(installation.settings)
+        installation, notes = tried(config)
     except SettingsError as error:
         if json:
-            mistakes = [
-                {"key": each.key, "value": _jsonable(each.value), "right": each.right}
-                for each in error.mistakes
-            ]
-            print_json({"right": False, "mistakes": mistakes})
+            print_json({"right": False, "mistakes": mistake_documents(error)})
         raise
     settings = installation.settings
     lacking = lacks_of_host(settings)
@@ -83,6 +79,35 @@ def check(config: Config = None, json: Json = False) -> None:
         stdout().print(verdict_lines(verdict, well=_looked_at(settings)))
     if lacking or not verdict.well:
         raise typer.Exit(ExitCode.PARTIAL)
+
+
+def tried(config: Path | None) -> tuple[Installation, dict[str, str]]:
+    """The installation whose settings can all work, and by key of the settings notes about them.
+
+    Raises:
+        SettingsError: with everything that is wrong, and the line of each.
+    """
+    installation = Installation.at(config)
+    try:
+        return installation, trial_notes(installation.settings)
+    except SettingsError as error:
+        origins = origins_of(config)
+        file = error.origin if origins.file is None else str(origins.file)
+        raise SettingsError(origins.located(error.mistakes), origin=file) from None
+
+
+def mistake_documents(error: SettingsError) -> list[dict[str, Any]]:
+    """Each mistake as JSON has it."""
+    return [
+        {
+            "key": each.key,
+            "value": _jsonable(each.value),
+            "right": each.right,
+            "line": each.line,
+            "variable": each.variable,
+        }
+        for each in error.mistakes
+    ]
 
 
 def trial_notes(settings: Settings) -> dict[str, str]:
