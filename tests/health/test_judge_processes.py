@@ -219,6 +219,20 @@ CASES: Cases = {
         "start it again, with these settings",
         Actor.PERSON,
     ),
+    "a reader that refused its settings": (
+        with_reader(settings_refused="indexrelay.toml: 1 mistake(s)"),
+        Code.SETTINGS_REFUSED,
+        "reader one (h:1) keeps the settings that it had: indexrelay.toml: 1 mistake(s)",
+        "correct them on its host, and have it read them again (SIGHUP): indexrelay config check",
+        Actor.PERSON,
+    ),
+    "a rebuilder that refused its settings": (
+        {"redis": redis(rebuilders={"r1": rebuilder(settings_refused="it cannot be read")})},
+        Code.SETTINGS_REFUSED,
+        "rebuilder r1 (h:2) keeps the settings that it had: it cannot be read",
+        "correct them on its host, and have it read them again (SIGHUP): indexrelay config check",
+        Actor.PERSON,
+    ),
     "what somebody wrote in a reader's place": (
         {
             "redis": redis(

@@ -8,6 +8,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
 from tests.fixtures.logs import capture_logs
+from tests.streams.polling import eventually
 
 WAIT_SECONDS = 20.0
 
@@ -110,3 +111,17 @@ def test_the_settings_decide_which_duties_there_are(tmp_path: Path, declared: bo
         operator.start()
         operator.stop()
     assert any(each["event"] == "operator.idle" for each in events) is not declared
+
+
+def test_a_service_that_is_retired_lets_a_turn_end_that_takes_long(tmp_path: Path) -> None:
+    long, quick = Endless("long"), Counting("quick")
+    operator = service(tmp_path, long, quick)
+    operator.start()
+    assert long.had.wait(WAIT_SECONDS)
+    assert quick.had.wait(WAIT_SECONDS)
+    assert not operator.retire()
+    eventually(lambda: not operator.retire() and quick.stops)
+    assert quick.turns == 1
+    long.stop()  # its turn ends by itself
+    eventually(operator.retire)
+    operator.stop()

@@ -53,6 +53,30 @@ def test_a_start_is_extended_until_the_role_is_ready_and_ready_is_said_once(
     manager.close()
 
 
+def test_a_role_that_goes_on_with_other_settings_says_when_it_is_ready_again(
+    listener: socket.socket,
+) -> None:
+    manager = manager_of(listener)
+    manager.alive(ready=True)
+    manager.reloading()
+    manager.alive(ready=False)
+    manager.alive(ready=True)
+    _, reloading, *rest = heard(listener)
+    assert reloading.startswith("RELOADING=1\nMONOTONIC_USEC=")
+    assert rest == [STARTING, "READY=1"]
+    manager.close()
+
+
+def test_a_sentence_for_people_is_one_line_and_is_said_when_it_changes(
+    listener: socket.socket,
+) -> None:
+    manager = manager_of(listener)
+    for sentence in ("", "two\nREADY=1", "two\nREADY=1", ""):
+        manager.say(sentence)
+    assert heard(listener) == ["STATUS=two READY=1", "STATUS="]
+    manager.close()
+
+
 def test_the_watchdog_hears_nothing_while_the_loop_hangs(listener: socket.socket) -> None:
     manager = manager_of(listener, WATCHDOG_USEC="60000000", WATCHDOG_PID=str(os.getpid()))
     for turns in (1, 2, 2, 2, 3):

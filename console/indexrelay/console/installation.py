@@ -57,15 +57,7 @@ class Installation:
             SettingsError: with every mistake in them, or there are none at all.
         """
         ANSWERS.reserve()
-        settings = load_settings(config, check_kind=check_kind)
-        if not (settings.collections or settings.components):
-            # Most likely the wrong folder; going on would leave an empty data folder there.
-            nothing = Mistake(
-                key="collections",
-                value={},
-                right="nothing is declared; go where indexrelay.toml is, or name it with --config",
-            )
-            raise SettingsError([nothing], origin=str(config or Path.cwd()))
+        settings = read_settings(config)
         quiet = settings.log.model_copy(update={"level": "warning"})
         configure_logs(settings.log if talkative else quiet)
         if talkative:
@@ -124,6 +116,24 @@ class Installation:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def read_settings(config: Path | None) -> Settings:
+    """The settings in ``config``, or found as `load_settings` says, each kind checked.
+
+    Raises:
+        SettingsError: with every mistake in them, or there are none at all.
+    """
+    settings = load_settings(config, check_kind=check_kind)
+    if not (settings.collections or settings.components):
+        # Most likely the wrong folder; going on would leave an empty data folder there.
+        nothing = Mistake(
+            key="collections",
+            value={},
+            right="nothing is declared; go where indexrelay.toml is, or name it with --config",
+        )
+        raise SettingsError([nothing], origin=str(config or Path.cwd()))
+    return settings
 
 
 @dataclass(frozen=True, kw_only=True)

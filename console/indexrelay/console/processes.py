@@ -107,6 +107,11 @@ class Child:
                 pass_fds=self._inherits,
             )
 
+    def hang_up(self) -> None:
+        """Have it read its settings again: send SIGHUP, and return."""
+        if self._process is not None and self.running:
+            self._process.send_signal(signal.SIGHUP)
+
     def ask_to_stop(self) -> None:
         """Send SIGTERM and return; `stop` then waits for the end."""
         if self._process is not None and self.running:
@@ -303,7 +308,7 @@ class Supervisor:
     """Starts children stage by stage, restarts those that end, stops the last stage first."""
 
     def __init__(self, *stages: Sequence[Supervised], clock: Clock) -> None:
-        self._stages = stages
+        self._stages = [[*stage] for stage in stages]
         self._watched = [_Watched(child=child) for stage in stages for child in stage]
         self._clock = clock
 
@@ -336,6 +341,18 @@ class Supervisor:
                 child.stop(grace_seconds=grace_seconds)
                 watched.restarts += 1
                 self._start(watched)
+
+    def add(self, child: Supervised) -> None:
+        """Start one more, of the first stage."""
+        self._stages[0].append(child)
+        self._watched.append(_Watched(child=child))
+        self._start(self._watched[-1])
+
+    def drop(self, child: Supervised, *, grace_seconds: float) -> None:
+        """Stop one of them for good; nothing where it is none of them."""
+        child.stop(grace_seconds=grace_seconds)
+        self._watched = [each for each in self._watched if each.child is not child]
+        self._stages = [[each for each in stage if each is not child] for stage in self._stages]
 
     def stop(self, *, grace_seconds: float) -> None:
         """Stop every child, the last stage first; each child gets ``grace_seconds``."""

@@ -30,6 +30,7 @@ from indexrelay.health.redis import (
     member_problems,
     reader_problems,
     redis_problems,
+    refused_settings,
     role_problems,
 )
 from indexrelay.health.status import Actor, Code, Problem, Verdict
@@ -121,7 +122,8 @@ def judge_reader(
         reader=settings.reader,
         **passed_over(broken or {}),
     )
-    return (*_passed_over(facts), *reader_problems(state, newest, facts))
+    refused = refused_settings(state)
+    return (*_passed_over(facts), *reader_problems(state, newest, facts), *refused)
 
 
 def _open_folder_note(folder: str) -> str:

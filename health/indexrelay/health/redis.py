@@ -81,11 +81,13 @@ def member_problems(facts: Facts) -> Iterator[Problem]:
             yield _not_understood("reader", name, Code.READER_UNREADABLE)
         else:
             yield from reader_problems(state, facts.release, facts)
+            yield from refused_settings(state)
     for name, rebuilder in facts.redis.rebuilders.items():
         if rebuilder is None:
             yield _not_understood("rebuilder", name, Code.REBUILDER_UNREADABLE)
             continue
         yield from _lock_waits(rebuilder)
+        yield from refused_settings(rebuilder)
         if rebuilder.namesakes:
             yield Problem(
                 code=Code.REBUILDER_NOT_ALONE,
@@ -96,6 +98,20 @@ def member_problems(facts: Facts) -> Iterator[Problem]:
                 acts=Actor.PERSON,
             )
     yield from _silent(facts.redis, facts)
+
+
+def refused_settings(state: ProcessState) -> Iterator[Problem]:
+    """That a process could not go on with the settings that it was to read again."""
+    if state.settings_refused is not None:
+        yield Problem(
+            code=Code.SETTINGS_REFUSED,
+            subject=state.label,
+            what=f"{state.ROLE} {state.process} keeps the settings that it had: "
+            f"{state.settings_refused}",
+            advice="correct them on its host, and have it read them again (SIGHUP): "
+            f"{commands.CHECK_SETTINGS}",
+            acts=Actor.PERSON,
+        )
 
 
 _SHOWN: Final = 5

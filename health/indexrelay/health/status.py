@@ -89,6 +89,8 @@ class Code(StrEnum):
     READER_SERVICE_SILENT = "reader_service_silent"
     """The event loop of its service stands still: it loads, and answers nobody."""
     READER_OTHER_SETTINGS = "reader_other_settings"
+    SETTINGS_REFUSED = "settings_refused"
+    """A process read its settings again, could not go on with them, and keeps those it had."""
 
     MEMBER_DROPPED = "member_dropped"
     """In the place of a process's state is what is not its own, or far too large."""
@@ -147,6 +149,7 @@ BUILDS: Final = frozenset(Code) - {
     Code.READER_LIVE_BEHIND,
     Code.READER_NOT_READY,
     Code.READER_SERVICE_SILENT,
+    Code.SETTINGS_REFUSED,
     Code.COMPONENT_NOT_SERVED,
     Code.BACKUP_OVERDUE,
     Code.BACKUP_AHEAD,

@@ -28,6 +28,7 @@ from indexrelay.operations.metrics import CONTENT_TYPE, page_of, samples_of
 from indexrelay.operations.notifications import Notice, Notifier, notices_of
 from indexrelay.operations.observer import Observation, Observer
 from indexrelay.operations.server import MonitoringServer, Page, problem
+from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Background, Clock
 from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.monitoring import NoticeKind
@@ -90,6 +91,7 @@ class Monitor:
         clock: Clock,
         role: Role,
         notifier: Notifier | None = None,
+        settings_refused: Callable[[], str | None] = lambda: None,
     ) -> None:
         """What is handed in stays the caller's to close; a notifier is started and stopped here.
 
@@ -97,8 +99,10 @@ class Monitor:
             role: whose port it answers at, if the settings name one.
             notifier: whom to tell; ``None``: the targets of the settings, where the role is the
                 operator.
+            settings_refused: why settings that were read again are refused; ``None``: they are not.
         """
         self._settings = settings
+        self._settings_refused = settings_refused
         self._clock = clock
         self._role = role
         self._looker = Looker(
@@ -234,6 +238,7 @@ class Monitor:
             component=self._role,
             late_seconds=self._late_seconds(),
             untold={} if self._notifier is None else self._notifier.failing(),
+            refused=self._settings_refused(),
         )
         status = 503 if document["status"] == "critical" else 200
         return status, "application/json", json.dumps(document).encode()
@@ -245,6 +250,7 @@ def health_document(
     component: str,
     late_seconds: float | None = None,
     untold: Mapping[str, str] = MappingProxyType({}),
+    refused: str | None = None,
     pending: bool = False,
 ) -> dict[str, Any]:
     """What ``/health`` answers: the worst of the alerts decides the status.
@@ -253,6 +259,7 @@ def health_document(
         component: who answers.
         late_seconds: the age of the look, where the next one should long have come.
         untold: the targets that cannot be told of anything, and why.
+        refused: why settings that this process read again are refused; ``None``: they are not.
         pending: whether alerts count that hold, and not for long enough yet: where nobody looks
             again.
     """
@@ -261,6 +268,8 @@ def health_document(
     if late_seconds is not None:
         alerts.append(_late(late_seconds, look.seen.at))
     alerts += [_untold(name, why, look.seen.at) for name, why in sorted(untold.items())]
+    if refused is not None:
+        alerts.append(_refused(refused, look.seen.at))
     counts = {
         str(severity): sum(each["severity"] == severity for each in alerts)
         for severity in (Severity.CRITICAL, Severity.WARNING)
@@ -311,6 +320,17 @@ def _untold(name: str, why: str, at: datetime) -> dict[str, Any]:
 
 def _untold_words(name: str, why: str) -> str:
     return f"target {name} is told of nothing: {why}"
+
+
+def _refused(why: str, at: datetime) -> dict[str, Any]:
+    return {
+        "name": "SettingsRefused",
+        "severity": str(Severity.WARNING),
+        "labels": {},
+        "summary": f"it keeps the settings that it had: {why}",
+        "advice": f"correct them, and have it read them again (SIGHUP): {commands.CHECK_SETTINGS}",
+        "since": at.isoformat(),
+    }
 
 
 _UNTOLD: Final = (

@@ -9,7 +9,7 @@ itself. Any number may run: what one has done is seen by the others, and is not 
 notices are each one's own: give targets to one of them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -57,6 +57,8 @@ class DutyResources:
     connection: JobConnection
     """To Redis, opened when it is first asked for: the server may be away."""
     clock: Clock
+    settings_refused: Callable[[], str | None] = lambda: None
+    """Why settings that were read again are refused; ``None``: they are not."""
 
 
 def duties_of(resources: DutyResources) -> list[Duty]:
@@ -81,6 +83,7 @@ def duties_of(resources: DutyResources) -> list[Duty]:
                 connection=resources.connection.get,
                 clock=resources.clock,
                 role="operator",
+                settings_refused=resources.settings_refused,
             )
         )
     return duties
@@ -98,12 +101,14 @@ class OperatorService:
         connection: Connection | None = None,
         clock: Clock | None = None,
         duties: Sequence[Duty] | None = None,
+        settings_refused: Callable[[], str | None] = lambda: None,
     ) -> None:
         """What is passed in stays the caller's to close.
 
         Args:
             connection: to Redis; ``None``: opened by the settings when it is first needed.
             duties: ``None``: those that the settings give.
+            settings_refused: why settings that were read again are refused; ``None``: they are not.
 
         Raises:
             MissingExtraError: a duty needs what is not installed.
@@ -116,6 +121,7 @@ class OperatorService:
             store=store,
             connection=self._connection,
             clock=clock or SystemClock(),
+            settings_refused=settings_refused,
         )
         self._duties = duties_of(resources) if duties is None else list(duties)
         self._threads = [Background(duty.turn, name=duty.name) for duty in self._duties]
@@ -138,6 +144,21 @@ class OperatorService:
         for thread in self._threads:
             thread.start()
         _log.info("operator.started", duties=list(self.duties))
+
+    def retire(self) -> bool:
+        """Begin no more turns, and stop each duty whose last one has ended; whether all have.
+
+        For whoever goes on with another service: turns that take long are not cut short. Call it
+        again until all have ended.
+        """
+        for duty, thread in zip(self._duties, self._threads, strict=True):
+            thread.end()
+            if not thread.running:
+                duty.stop()
+        has_ended = not any(thread.running for thread in self._threads)
+        if has_ended:
+            self._connection.close()
+        return has_ended
 
     def stop(self) -> None:
         """Return when no duty runs any more; safe twice and before `start`."""

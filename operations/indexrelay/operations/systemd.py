@@ -10,6 +10,7 @@ loop. There is no thread for it: such a thread would go on while the loop hangs.
 
 import os
 import socket
+import time
 from collections.abc import MutableMapping
 from typing import Final, Self
 
@@ -35,6 +36,7 @@ class ServiceManager:
         self._socket.setblocking(False)  # a manager that does not read holds up no loop
         self._is_ready = False
         self._turns: int | None = None
+        self._said = ""
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> Self | None:
@@ -68,6 +70,16 @@ class ServiceManager:
             self._report(f"EXTEND_TIMEOUT_USEC={START_SECONDS * 1_000_000}")
         if self._watches:
             self._report("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """Report that it goes on with other settings, until it is ready again."""
+        self._is_ready = False
+        self._report(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def say(self, sentence: str) -> None:
+        """Show a sentence in ``systemctl status``; empty: none."""
+        if sentence != self._said and self._report(f"STATUS={' '.join(sentence.split())}"):
+            self._said = sentence
 
     def stopping(self) -> None:
         """Report that it stops."""

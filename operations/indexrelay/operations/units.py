@@ -59,6 +59,7 @@ Group={user}
 WorkingDirectory={folder}
 EnvironmentFile=-/etc/indexrelay/environment
 ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=2
 TimeoutStartSec={start_seconds}

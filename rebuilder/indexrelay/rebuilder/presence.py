@@ -73,6 +73,8 @@ class RebuilderPresence:
         self._clock = clock
         self._declares = declared_to_build(settings.components, settings.collections)
         self._started_at = started_at
+        self.settings_refused: str | None = None
+        """Why the settings that were read again are refused; set by whoever reads them."""
         self._silent = False
         self._seen: dict[str, datetime] = {}
         self._namesakes: dict[str, str] = {}
@@ -100,6 +102,7 @@ class RebuilderPresence:
             started_at=self._started_at,
             updated_at=self._clock.now(),
             declares=self._declares,
+            settings_refused=self.settings_refused,
             release=0 if release is None else release.number,
             building=tuple(building),
             improving=tuple(improving),

@@ -367,6 +367,7 @@ _OF_LABELS: Final = frozenset(
         Code.READER_UNREADABLE,
         Code.REDIS_KEY,
         Code.RELEASE_MADE_UP,
+        Code.SETTINGS_REFUSED,
     }
 )
 """What stems from what a process writes about itself."""

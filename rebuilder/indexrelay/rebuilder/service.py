@@ -80,8 +80,7 @@ _JUDGE_SECONDS: Final = 30.0
 _FLOODED_SECONDS: Final = 0.1
 """The wait before keys are repaired again, where there were so many that others follow."""
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 5.0
-"""The wait before the next attempt when Redis or the catalog is away: doubled each time, up to
-this."""
+"""The wait before the next attempt when Redis or the catalog is away: doubled, up to this."""
 
 
 class Rebuilder:
@@ -265,6 +264,7 @@ class Rebuilder:
         self._release: Release | None = None
         self._pass_ended = threading.Event()
         self._stopping = threading.Event()
+        self._draining, self._drained = threading.Event(), threading.Event()
         self._passes = ThreadPoolExecutor(_PASSES, thread_name_prefix="indexrelay-pass")
         self._keys_seconds = min(limits.presence_ttl_seconds / 3, limits.trim_seconds)
         self._keys_watch = Background(self._look_at_keys, name="keys")
@@ -272,8 +272,7 @@ class Rebuilder:
         self._look_due = threading.Event()
         """Set from other threads; the loop looks at the facts then."""
         self._has_looked = threading.Event()
-        self._turns = 0
-        self._has_turned = False
+        self._turns, self._has_turned = 0, False
         self._improvements = BackgroundImprovements(
             self._improver, changed=self._publish_unless_stopping, built=self._scheduler.expect_more
         )
@@ -313,6 +312,15 @@ class Rebuilder:
         self._keys_watch.start()
         self._judging.start()
         _log.info("rebuilder.started", rebuilder=self.id, pid=self._identity.pid)
+
+    def drain(self) -> bool:
+        """Begin no more builds, and let those that run end; whether none runs any more."""
+        self._draining.set()
+        return self._drained.is_set()
+
+    def note_settings(self, *, refused: str | None) -> None:
+        """Publish why settings that were read again are refused; ``None``: they are not."""
+        self._presence.settings_refused = refused
 
     def stop(self) -> None:
         """Stop running builds, release nothing unfinished, and return when all has ended.
@@ -362,7 +370,8 @@ class Rebuilder:
         order = self._scheduler.next_order(woken_at=now, quick=quick)
         with LeaseHeartbeat(self._renew_leases, ttl_seconds=self._limits.lease_ttl_seconds):
             result = self._run_pass(order) if order is not None else None
-        self._show_presence()
+        self._publish_presence()
+        self._presence.find_namesakes()
         return result
 
     def improve(self) -> bool:
@@ -382,16 +391,14 @@ class Rebuilder:
         while not self._stopping.is_set():
             try:
                 self._turn()
-                self._has_turned = True
+                self._has_turned, self._silent = True, False
                 pause = _FIRST_PAUSE_SECONDS
-                self._silent = False
             except Exception as error:  # noqa: BLE001 - the loop survives every error of a turn
                 self._silent = is_unanswered(error)
                 if self._stopping.is_set():
                     break
-                _log.warning(
-                    "rebuilder.interrupted", error=f"{type(error).__name__}: {error}", wait=pause
-                )
+                said = f"{type(error).__name__}: {error}"
+                _log.warning("rebuilder.interrupted", error=said, wait=pause)
                 # A server that comes back may be empty, or older than it was.
                 self._reconcile_timer.expire()
                 if isinstance(error, WrongTypeError):
@@ -427,11 +434,17 @@ class Rebuilder:
         if self._look_due.is_set():
             self._look_due.clear()
             self._signal()
-        if self._coalescer.remaining(now) == 0 or self._blocked_may_be_free(now):
+        self._begin_builds(now)
+
+    def _begin_builds(self, now: float) -> None:
+        """Begin what it is time for; or note that nothing is built any more, once it drains."""
+        busy = bool(self._scheduler.building)
+        if self._draining.is_set():  # events are taken all the same, and are kept in the catalog
+            if not (busy or self._improver.improving):
+                self._drained.set()
+        elif self._coalescer.remaining(now) == 0 or self._blocked_may_be_free(now):
             self._start_pass()
-        elif self._scheduler.may_improve and self._improvements.free(
-            now, busy=bool(self._scheduler.building)
-        ):
+        elif self._scheduler.may_improve and self._improvements.free(now, busy=busy):
             self._scheduler.may_improve = self._improvements.begin()
 
     def _signal(self, count: int = 1) -> None:
@@ -441,9 +454,8 @@ class Rebuilder:
     def _read_seconds(self) -> float:
         """How long the next read may wait for an event."""
         quiet = self._coalescer.remaining(self._clock.monotonic())
-        wait = (
-            self._limits.block_seconds if quiet is None else min(self._limits.block_seconds, quiet)
-        )
+        longest = self._limits.block_seconds
+        wait = longest if quiet is None else min(longest, quiet)
         return min(wait, _WHILE_BUILDING_SECONDS) if self._scheduler.building else wait
 
     def _blocked_may_be_free(self, now: float) -> bool:
@@ -670,11 +682,6 @@ class Rebuilder:
         """What takes longer than it should to be locked."""
         return (*self._store.lock_waits.long, *self._catalog.lock_waits.long, *self._leases.waits)
 
-    def _show_presence(self) -> None:
-        """Publish this rebuilder's state, and look for others under its label."""
-        self._publish_presence()
-        self._presence.find_namesakes()
-
     def _publish_unless_stopping(self) -> None:
         if not self._stopping.is_set():
             self._publish_presence()
@@ -688,7 +695,7 @@ class Rebuilder:
             self._release = self._store.newest_release()
         except ArtifactError as error:
             _log.warning("store.unreadable", error=str(error))
-        lock_waits, builds = self._lock_waits, self._builder.progress
+        builds = self._builder.progress
         builds.has_news = False
         building, improving = self._scheduler.building, self._improver.improving
         self._presence.publish(
@@ -698,7 +705,7 @@ class Rebuilder:
             progress=builds.of([*building, *improving]),
             last_result=self._last_result,
             waiting=self._scheduler.waiting,
-            lock_waits=lock_waits,
+            lock_waits=self._lock_waits,
             foreign_writes=self._reconciler.foreign_writes.recent,
         )
 

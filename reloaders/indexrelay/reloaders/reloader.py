@@ -100,6 +100,7 @@ class Reloader:
         self._current = Current(before_swap=before_swap, after_swap=after_swap)
         self._reserve = DescriptorReserve()
         self._inherited: LiveLayer | None = None
+        self.settings_refused: str | None = None  # set by whoever reads the settings again
         self.embedders = _embedders_of(settings)
         """What makes vectors of texts; ``None``: no collection has an embedder."""
         self._prepare()
@@ -191,7 +192,7 @@ class Reloader:
 
     @property
     def reader_id(self) -> str:
-        """The label of this reader: the id that was given, or host and process number."""
+        """Its label: the id that was given, or host and process number."""
         return self._identity.label
 
     @property
@@ -212,6 +213,7 @@ class Reloader:
             started_at=self._started_at,
             updated_at=self._clock.now(),
             declares=self._declares,
+            settings_refused=self.settings_refused,
             ready=self.ready and silent_since is None,
             service_silent_since=silent_since,
             release=self._current.contents.release,
@@ -393,9 +395,8 @@ class Reloader:
     def retry_failed(self) -> None:
         """Retry what could not be loaded, however it failed.
 
-        At the next look; a running thread looks within ``block_seconds``. A transient failure is
-        retried anyway, and so is a corrupt version whose files were replaced. This is for what only
-        a person knows to be repaired, such as a file that a kind reads besides.
+        At the next look, within ``block_seconds``. A transient failure is retried anyway, and so is
+        a version whose files were replaced: this is for what only a person knows to be repaired.
         """
         self._follower.retry_failed()
 

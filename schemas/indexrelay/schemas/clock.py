@@ -146,6 +146,11 @@ class Background:
             self._started = True
             self._thread.start()
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread was started and has not ended."""
+        return self._thread.is_alive()
+
     def wake(self) -> None:
         """Have ``act`` called now, or again if it runs; from any thread."""
         self._woken.set()

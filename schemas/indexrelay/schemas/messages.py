@@ -125,8 +125,7 @@ class ComponentResult(_Fact):
     checks: tuple[Check, ...] = ()
     error: ErrorText | None = None
     transient: bool = False
-    """For a failed one: whether the cause lies outside (no room, no database, no network), so that
-    the build is retried for as long as it lasts."""
+    """For a failed one: whether it is retried while the cause lasts: no room, database, network."""
 
     @model_validator(mode="before")
     @classmethod
@@ -236,7 +235,9 @@ class ProcessState(_Fact):
     started_at: AwareDatetime
     updated_at: AwareDatetime
     declares: Declaration | None = None
-    """What its settings declared when it was started; ``None``: it is of an earlier version."""
+    """What its settings declared when it read them; ``None``: it is of an earlier version."""
+    settings_refused: ErrorText | None = None
+    """Why it kept its settings when it read them again; ``None``: it did not, or never has."""
 
     @property
     def label(self) -> str:
@@ -599,8 +600,7 @@ def _event_reader() -> SchemaValidator:
 
 
 def _may_hold_nan(raw: bytes) -> bool:
-    """Whether a number in it may be none of JSON's; pydantic takes them. One letter is found ten
-    times as fast as a word."""
+    """Whether a number may be none of JSON's, as pydantic takes. One letter is found fastest."""
     return (b"N" in raw and b"NaN" in raw) or (b"I" in raw and b"Infinity" in raw)
 
 

@@ -1,4 +1,6 @@
-"""Where each value of the settings comes from: a line of the file, a variable, or its default.
+"""The values of the settings by their keys, and where each comes from.
+
+That is a line of the file, a variable, or the default.
 
 Python's parser of TOML gives no lines. So the file is cut into statements here: lines are added to
 one until the parser takes it. Then it is a whole ``[table]`` or ``key = value``, whose lists and
@@ -12,6 +14,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import BaseModel
+
+from indexrelay.schemas.definitions import ComponentDefinition
 from indexrelay.schemas.errors import Mistake
 from indexrelay.schemas.matrix import MATRIX
 
@@ -132,3 +137,34 @@ def keys_in(declared: Mapping[str, Any], above: Key = ()) -> Iterator[Key]:
         yield key
         if isinstance(value, Mapping):
             yield from keys_in(value, key)
+
+
+def values_in(table: BaseModel, above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    """Every value of settings by the parts of its key, in the order of their models.
+
+    What is no table of settings is one value: a filter, the fields that one may filter by, and each
+    parameter of a kind.
+    """
+    for name, declared in type(table).model_fields.items():
+        value, key = getattr(table, name), (*above, declared.alias or name)
+        if isinstance(table, ComponentDefinition) and name == "parameters":
+            yield from (((*above, own), given) for own, given in value.items())
+        elif isinstance(value, BaseModel):
+            yield from values_in(value, key)
+        elif isinstance(value, Mapping) and any(
+            isinstance(each, BaseModel) for each in value.values()
+        ):
+            for inner, each in value.items():
+                yield from values_in(each, (*key, inner))
+        else:
+            yield key, value
+
+
+def changed_keys(before: BaseModel, after: BaseModel) -> list[str]:
+    """The dotted keys, in order, whose values are not the same in both, or are in one only."""
+    former, later = dict(values_in(before)), dict(values_in(after))
+    return [
+        ".".join(key)
+        for key in dict.fromkeys((*former, *later))
+        if key not in former or key not in later or former[key] != later[key]
+    ]

@@ -107,13 +107,7 @@ class Connections:
         self._counted = counted
         self.read_buffer = memoryview(bytearray(READ_BYTES))
         """Where the kernel puts what a connection gets, which takes it out at once."""
-        self._max_connections = settings.max_connections
-        self._max_buffered_bytes = settings.max_buffered_bytes
-        self._seconds = {
-            Phase.HEADER: settings.header_seconds,
-            Phase.BODY: settings.body_seconds,
-            Phase.ANSWER: settings.send_seconds,
-        }
+        self.take_limits(settings)
         self._open: dict[GuardedConnection, None] = {}
         self._waiting: dict[GuardedConnection, None] = {}
         """Those that wait for their client; the longest comes first."""
@@ -126,6 +120,16 @@ class Connections:
         self._header_seconds = 0.0
         """Spent on headers since the event loop did everything else."""
         self._timer: asyncio.TimerHandle | None = None
+
+    def take_limits(self, settings: HttpSettings) -> None:
+        """Go by these limits from now on; no connection is cut for that."""
+        self._max_connections = settings.max_connections
+        self._max_buffered_bytes = settings.max_buffered_bytes
+        self._seconds = {
+            Phase.HEADER: settings.header_seconds,
+            Phase.BODY: settings.body_seconds,
+            Phase.ANSWER: settings.send_seconds,
+        }
 
     @property
     def protocol(self) -> type[asyncio.Protocol]:

@@ -29,6 +29,7 @@ from indexrelay.service.connections import (
     fitting,
     give_large_memory_back_at_once,
 )
+from indexrelay.service.replacement import ReplaceableApp, Served, SettingsSource
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.streams import Connection
 from indexrelay.streams.presence import host_name
@@ -54,6 +55,14 @@ class Watcher(Protocol):
 
     def alive(self, *, ready: bool) -> None:
         """The loop turns; ``ready``: every required component is served. It may not block."""
+        ...
+
+    def reloading(self) -> None:
+        """It begins to go on with other settings; it answers meanwhile."""
+        ...
+
+    def say(self, sentence: str) -> None:
+        """What a person should know of it; empty: nothing."""
         ...
 
     def stopping(self) -> None:
@@ -90,6 +99,7 @@ def serve(
     listener: socket.socket | None = None,
     place: "WorkerPlace | None" = None,
     watcher: Watcher | None = None,
+    reload: SettingsSource | None = None,
 ) -> None:
     """Run the service until SIGTERM or SIGINT, in the foreground.
 
@@ -109,6 +119,7 @@ def serve(
         place: of this process among the workers that take connections from ``listener``; ``None``:
             there are no others.
         watcher: who is told that it turns; ``None``: nobody.
+        reload: who reads the settings again when the process is asked to; ``None``: nobody.
 
     Raises:
         OpenAddressError: other machines reach the address, there are no tokens, and ``insecure``
@@ -123,32 +134,40 @@ def serve(
             listener = stack.enter_context(
                 listening(host, port or 0, uds, backlog=_BACKLOG, insecure=may_be_open)
             )
-        elif not (may_be_open or is_local(listener)):
-            raise OpenAddressError(address_of(listener))
-        reloader = Reloader(
-            settings,
-            reader_id=reader_id,
-            store=store,
-            connection=connection,
-            address=address or address_of(listener),
-        )
         limits = fitting(settings.http)
+        connections = Connections(
+            limits, counted=None if place is None else place.count_connections
+        )
+        service = _Service(
+            listener, insecure=insecure, place=place, reader_id=reader_id, address=address
+        )
+        served = service.by(settings, store=store, connection=connection)
+        answering: ReplaceableApp | None = None
+        if reload is not None:
+            answering = ReplaceableApp(
+                served,
+                make=service.by,
+                switched=lambda new: connections.take_limits(fitting(new.http)),
+            )
+
+        renews = False
 
         async def report() -> None:
+            nonlocal renews
+            now = served
+            if answering is not None and reload is not None:
+                answering.look(reload)
+                before, renews, now = renews, answering.renews, answering.served
+                if watcher is not None:
+                    watcher.say(reload.refused or "")
+                    if renews and not before:
+                        watcher.reloading()
             if watcher is not None:
-                watcher.alive(ready=reloader.ready)
+                watcher.alive(ready=now.reloader.ready and not renews)
 
         config = uvicorn.Config(
-            create_app(
-                reloader,
-                limits,
-                is_local=is_local(listener) and listener.family != socket.AF_UNIX,
-                slow_query_ms=settings.reader.slow_query_ms,
-                place=place,
-            ),
-            http=Connections(
-                limits, counted=None if place is None else place.count_connections
-            ).protocol,
+            served.app if answering is None else answering,
+            http=connections.protocol,
             ws="none",
             loop="asyncio",
             log_config=None,
@@ -158,7 +177,7 @@ def serve(
             # One of several takes one connection, and leaves the next to whoever is free.
             backlog=ACCEPTED_AT_ONCE if place is None else 1,
             timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-            callback_notify=None if watcher is None else report,
+            callback_notify=None if watcher is None and reload is None else report,
             timeout_notify=_ALIVE_SECONDS,
         )
         if not is_local(listener):
@@ -168,7 +187,59 @@ def serve(
                 draining = None if place is None else place.drain
                 GracefulServer(config, watcher, draining=draining).run(sockets=[listener])
         finally:
-            reloader.stop()  # also where requests did not end in time, and the lifespan did not
+            # Also where requests did not end in time, and the lifespan did not.
+            (served if answering is None else answering.served).reloader.stop()
+
+
+class _Service:
+    """What every application of one process has in common, whatever its settings are."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        *,
+        insecure: bool,
+        place: "WorkerPlace | None",
+        reader_id: str | None,
+        address: str | None,
+    ) -> None:
+        self._listener = listener
+        self._insecure = insecure
+        self._place = place
+        self._reader_id = reader_id
+        self._address = address or address_of(listener)
+
+    def by(
+        self,
+        settings: Settings,
+        *,
+        store: ArtifactStore | None = None,
+        connection: Connection | None = None,
+    ) -> Served:
+        """The application by these settings; nothing is started yet.
+
+        Raises:
+            OpenAddressError: other machines reach the address, there are no tokens, and
+                ``insecure`` does not say that they may.
+        """
+        local = is_local(self._listener)
+        if not (local or self._insecure or settings.http.tokens):
+            raise OpenAddressError(address_of(self._listener))
+        reloader = Reloader(
+            settings,
+            reader_id=self._reader_id,
+            store=store,
+            connection=connection,
+            address=self._address,
+        )
+        app = create_app(
+            reloader,
+            fitting(settings.http),
+            is_local=local and self._listener.family != socket.AF_UNIX,
+            slow_query_ms=settings.reader.slow_query_ms,
+            place=self._place,
+        )
+        return Served(app, reloader)
 
 
 def _warn_of_open(listener: socket.socket, *, with_tokens: bool) -> None:

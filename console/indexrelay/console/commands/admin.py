@@ -7,6 +7,7 @@ order, and a catalog that is away at start is waited for.
 import getpass
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -15,13 +16,15 @@ from indexrelay.console.commands import Config, Json, alone
 from indexrelay.console.errors import ExitCode, WrongCallError
 from indexrelay.console.installation import Installation
 from indexrelay.console.processes import Stop
+from indexrelay.console.settings_reload import SettingsReload, noting_hangup
 from indexrelay.console.terminal import note, print_json, stderr, stdout
 from indexrelay.schemas import commands
+from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 
 app = typer.Typer(add_completion=False)
 
-_LOOK_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 1.0
 _OPEN: Final = (
     "Nobody is asked who they are: whoever reaches this address, from this machine, may do "
     f"everything. To ask them: {commands.ADMIN_PASSWORD}"
@@ -50,14 +53,20 @@ def admin(
     if not alone(context, host=host, port=port, config=config):
         return
     with Installation.at(config, talkative=True) as installation:
-        code = run_admin(installation, host=host, port=port)
+        code = run_admin(installation, host=host, port=port, config=config)
     raise typer.Exit(code)
 
 
 def run_admin(
-    installation: Installation, *, host: str | None = None, port: int | None = None
+    installation: Installation,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    config: Path | None = None,
 ) -> ExitCode:
     """Serve the page until a signal comes; the server and the artifacts may be away meanwhile.
+
+    At SIGHUP it begins again by the settings of then, and open pages find it again.
 
     Raises:
         PublicAddressError: other machines reach the address, and nobody may log in.
@@ -65,30 +74,50 @@ def run_admin(
         OSError: it cannot listen there.
     """
     from indexrelay.admin import AdminService
-    from indexrelay.console.commands.roles import awaited, service_manager
+    from indexrelay.console.commands.roles import awaited, go_on, service_manager
 
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
+        asked = stack.enter_context(noting_hangup())
+        reload = SettingsReload(installation.settings, config, asked=asked)
         manager = service_manager()
-        catalog = awaited(lambda: installation.catalog, what="catalog", stop=stop, manager=manager)
-        if catalog is None:
-            return stop.role_exit_code
-        settings = installation.settings
-        service = AdminService(
-            settings,
-            catalog=catalog,
-            store=ArtifactStore.of(settings, may_be_away=True),
-            host=host,
-            port=port,
-            watcher=manager,
-        )
-        stack.callback(service.stop)
-        service.start()
-        note(f"admin page: {service.address}")
-        if settings.admin.open:
-            note(_OPEN)
-        while not stop.wait(_LOOK_SECONDS):
-            pass
+
+        def opened(at: Installation) -> AdminService | None:
+            catalog = awaited(
+                lambda: at.catalog, what="catalog", stop=stop, manager=manager, reload=reload
+            )
+            if catalog is None:
+                return None
+            service = AdminService(
+                at.settings,
+                catalog=catalog,
+                store=ArtifactStore.of(at.settings, may_be_away=True),
+                host=host,
+                port=port,
+                watcher=manager,
+            )
+            try:
+                service.start()
+            except BaseException:
+                service.stop()
+                raise
+            return service
+
+        def run(at: Installation, service: AdminService) -> Settings | None:
+            note(f"admin page: {service.address}")
+            if at.settings.admin.open:
+                note(_OPEN)
+            try:
+                while not stop.wait(_LOOK_SECONDS):
+                    new = reload.look()
+                    if new is not None:
+                        return new
+                return None
+            finally:
+                service.stop()
+                at.close()
+
+        go_on(installation, reload, stop=stop, opened=opened, run=run)
         return stop.role_exit_code
 
 

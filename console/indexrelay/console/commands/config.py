@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 import typer
-from pydantic import BaseModel, SecretStr
+from pydantic import SecretStr
 
 from indexrelay.console.commands import Config, Json
 from indexrelay.console.commands.check import mistake_documents, tried
@@ -25,9 +25,9 @@ from indexrelay.console.terminal import ANSWERS, note, print_json, stdout
 from indexrelay.schemas import commands
 from indexrelay.schemas.diagnostics import HIDDEN, redacted
 from indexrelay.schemas.errors import SettingsError, suggestion
-from indexrelay.schemas.origins import DEFAULT, Origin, Origins
-from indexrelay.schemas.parameter_files import named
-from indexrelay.schemas.settings import ComponentDefinition, Settings
+from indexrelay.schemas.origins import DEFAULT, Origin, Origins, values_in
+from indexrelay.schemas.parameter_files import as_written
+from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.settings_file import origins_of
 from indexrelay.schemas.urls import database_kind
 
@@ -131,8 +131,9 @@ def show(
 
 def settings_in(settings: Settings, origins: Origins) -> Iterator[Setting]:
     """Every setting by its key, in the order of the page that explains them."""
-    for key, value in _leaves(settings, ()):
-        yield Setting(key=".".join(key), value=value, origin=_origin(origins, key))
+    for key, value in values_in(settings):
+        shown = _shown(value, key)
+        yield Setting(key=".".join(key), value=shown, origin=_origin(origins, key))
 
 
 def _origin(origins: Origins, key: tuple[str, ...]) -> Origin:
@@ -144,28 +145,10 @@ def _origin(origins: Origins, key: tuple[str, ...]) -> Origin:
     return found
 
 
-def _leaves(table: BaseModel, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Each key that holds no table of settings, with its value as it may be shown."""
-    for name, field in type(table).model_fields.items():
-        value = getattr(table, name)
-        key = (*above, field.alias or name)
-        if isinstance(table, ComponentDefinition) and name == "parameters":
-            for own, given in named(value).items():
-                shown = given if own == "filterable" else redacted(given, key=(*above, own))
-                yield (*above, own), shown
-        elif isinstance(value, BaseModel):
-            yield from _leaves(value, key)
-        elif isinstance(value, Mapping) and any(
-            isinstance(each, BaseModel) for each in value.values()
-        ):
-            for inner, each in value.items():
-                yield from _leaves(each, (*key, inner))
-        else:
-            yield key, _shown(value, key)
-
-
 def _shown(value: Any, key: tuple[str, ...]) -> Any:
     """A value of the settings as JSON has it, and without what is secret in it."""
+    if key[:1] == ("components",) and key[-1] != "filterable":
+        value = as_written(value)  # of a file that was read, its name
     match value:
         case SecretStr():
             return _url(value, key)
@@ -175,8 +158,8 @@ def _shown(value: Any, key: tuple[str, ...]) -> Any:
             return value.value
         case list() | tuple() | set() | frozenset():
             return [_shown(each, key) for each in value]
-        case Mapping():  # a filter, or the fields that one may name
-            return {str(name): _shown(each, ()) for name, each in value.items()}
+        case Mapping() if key[-1] in ("filter", "filterable"):
+            return {str(name): _shown(each, key) for name, each in value.items()}
         case _:
             return redacted(value, key=key)
 

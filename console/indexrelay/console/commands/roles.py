@@ -5,8 +5,10 @@ order; a second one changes nothing. A rebuilder that starts while the disk or t
 waits for it, as it does for Redis: a restart would change nothing. A reader needs no server of its
 own: without a URL it finds the embedded one, also when that starts later.
 
-A reader may be several processes at one address, its workers. SIGHUP starts them again one after
-another, with the settings as they are then, while the others answer.
+SIGHUP has a role read its settings again (`indexrelay.console.settings_reload`). A rebuilder lets
+its builds end, and begins again in the same process. So does an operator, duty by duty. A reader
+loads everything a second time beside what answers, and changes over. It may be several processes at
+one address, its workers: they are started again one after another, while the others answer.
 
 Where a service manager started the process (``NOTIFY_SOCKET``), it hears when the role is ready,
 that its loop turns, and that it stops. That is the loop itself, or the number of its turns.
@@ -14,21 +16,18 @@ that its loop turns, and that it stops. That is the loop itself, or the number o
 
 import os
 import shutil
-import signal
 import socket
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar
 
 import typer
 
-from indexrelay.components.registry import check_kind
 from indexrelay.console.commands import Config
 from indexrelay.console.errors import ExitCode
-from indexrelay.console.installation import Installation
+from indexrelay.console.installation import Installation, read_settings
 from indexrelay.console.processes import (
     KeptServer,
     RoleSettings,
@@ -38,16 +37,18 @@ from indexrelay.console.processes import (
     WorkerSeat,
     worker_child,
 )
+from indexrelay.console.settings_reload import SettingsReload, noting_hangup
 from indexrelay.schemas.clock import Background, Clock, SystemClock, backoff_seconds
 from indexrelay.schemas.errors import SettingsError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import Settings
-from indexrelay.schemas.settings_file import load_settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.errors import is_transient
 
 if TYPE_CHECKING:
+    from indexrelay.operations.service import OperatorService
     from indexrelay.operations.systemd import ServiceManager
+    from indexrelay.rebuilder.service import Rebuilder
     from indexrelay.service.workers import WorkerBoard
 
 log = get_logger(__name__)
@@ -61,6 +62,13 @@ _GRACE_SECONDS: Final = 15.0
 """For a worker to answer what it was asked, and to leave; then it is killed."""
 _READY_SECONDS: Final = 120.0
 """After which a worker that was started again counts as one that does not get ready."""
+_HAND_OVER_SECONDS: Final = 10.0
+"""How long an operator with other settings waits for the turns of the former duties."""
+_BUILDS_RUN_LOOKS: Final = 2
+"""A rebuilder that has not drained after so many looks has builds that run."""
+_WAITS_FOR_BUILDS: Final = (
+    "they are taken up once the builds that run have ended; a restart ends these instead"
+)
 
 
 def rebuilder(
@@ -72,7 +80,7 @@ def rebuilder(
 ) -> None:
     """Build what is due until SIGTERM or Ctrl-C."""
     with Installation.at(config, talkative=True) as installation:
-        code = run_rebuilder(installation, rebuilder_id=rebuilder_id)
+        code = run_rebuilder(installation, rebuilder_id=rebuilder_id, config=config)
     raise typer.Exit(code)
 
 
@@ -124,16 +132,16 @@ def reader(
                     manager=manager,
                 )
             raise typer.Exit(code)
-        if uds is not None:
-            serve(installation.settings, reader_id=reader_id, uds=uds, watcher=manager)
-        else:
+        with noting_hangup() as asked:
             serve(
                 installation.settings,
                 reader_id=reader_id,
                 host=host,
                 port=port,
+                uds=uds,
                 insecure=insecure,
                 watcher=manager,
+                reload=SettingsReload(installation.settings, config, asked=asked),
             )
     raise typer.Exit(ExitCode.SUCCESS)
 
@@ -164,7 +172,7 @@ def run_workers(
     from indexrelay.service.workers import WorkerBoard
 
     with ExitStack() as stack:
-        again = stack.enter_context(_noting_sighup())
+        again = stack.enter_context(noting_hangup())
         folder = Path(tempfile.mkdtemp(prefix="indexrelay-workers-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         shared = RoleSettings(config=config, environ=os.environ, logs=None)
@@ -279,21 +287,10 @@ class Workers:
         return pid is not None and self._board.is_ready(number, pid)
 
 
-@contextmanager
-def _noting_sighup() -> Iterator[threading.Event]:
-    """An event that SIGHUP sets for the length of a ``with`` block."""
-    asked = threading.Event()
-    before = signal.signal(signal.SIGHUP, lambda _signal, _frame: asked.set())
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
 def _are_right(config: Path | None) -> bool:
     """Whether the settings can be started with, as they are now."""
     try:
-        load_settings(config, check_kind=check_kind)
+        read_settings(config)
     except SettingsError as error:
         wrong = str(error)
     else:
@@ -305,72 +302,242 @@ def _are_right(config: Path | None) -> bool:
 def operator(config: Config = None) -> None:
     """Do what is done by the clock, such as scheduled rebuilds, until SIGTERM or Ctrl-C."""
     with Installation.at(config, talkative=True) as installation:
-        code = run_operator(installation)
+        code = run_operator(installation, config=config)
     raise typer.Exit(code)
 
 
-def run_operator(installation: Installation) -> ExitCode:
+def run_operator(installation: Installation, *, config: Path | None) -> ExitCode:
     """Have its duties done until a signal comes; the server may be away meanwhile."""
-    from indexrelay.operations.service import OperatorService
-
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
-        manager = service_manager()
-        catalog = awaited(lambda: installation.catalog, what="catalog", stop=stop, manager=manager)
-        if catalog is None:
-            return stop.role_exit_code
-        settings = installation.settings
-        service = OperatorService(
-            settings, catalog=catalog, store=ArtifactStore.of(settings, may_be_away=True)
-        )
-        stack.callback(service.stop)
-        service.start()
-        while not stop.wait(_LOOK_SECONDS):
-            if manager is not None:
-                manager.alive(ready=True)
-        if manager is not None:
-            manager.stopping()
+        asked = stack.enter_context(noting_hangup())
+        reload = SettingsReload(installation.settings, config, asked=asked)
+        operator = OperatorProcess(reload, stop=stop, manager=service_manager())
+        stack.callback(operator.close)
+        go_on(installation, reload, stop=stop, opened=operator.opened, run=operator.run)
         return stop.role_exit_code
 
 
-def run_rebuilder(installation: Installation, *, rebuilder_id: str | None) -> ExitCode:
-    """Rebuild until a signal comes; without a Redis URL the embedded server runs meanwhile."""
-    from indexrelay.rebuilder.service import Rebuilder
+class OperatorProcess:
+    """Runs one operator after another, each by the settings of its time.
 
+    The turns of one end beside the next one: any number of operators may run.
+    """
+
+    def __init__(
+        self, reload: SettingsReload, *, stop: Stop, manager: "ServiceManager | None"
+    ) -> None:
+        self._reload = reload
+        self._stop = stop
+        self._manager = manager
+        self._former: list[tuple[OperatorService, Installation]] = []
+
+    def opened(self, installation: Installation) -> "OperatorService | None":
+        """One that is not started; ``None``: a signal came."""
+        from indexrelay.operations.service import OperatorService
+
+        catalog = awaited(
+            lambda: installation.catalog,
+            what="catalog",
+            stop=self._stop,
+            manager=self._manager,
+            reload=self._reload,
+        )
+        if catalog is None:
+            return None
+        settings = installation.settings
+        return OperatorService(
+            settings,
+            catalog=catalog,
+            store=ArtifactStore.of(settings, may_be_away=True),
+            settings_refused=lambda: self._reload.refused,
+        )
+
+    def run(self, installation: Installation, service: "OperatorService") -> Settings | None:
+        """Run it until there are other settings to go on with; ``None``: a signal came."""
+        self._former.append((service, installation))
+        service.start()
+        while not self._stop.wait(_LOOK_SECONDS):
+            new = self._reload.look()
+            if new is not None:
+                self._hand_over(service)
+                return new
+            self._close_former()
+            if self._manager is not None:
+                self._manager.alive(ready=True)
+                self._manager.say(self._reload.refused or "")
+        return None
+
+    def close(self) -> None:
+        """Return when no duty runs any more."""
+        if self._manager is not None:
+            self._manager.stopping()
+        for service, installation in self._former:
+            service.stop()
+            installation.close()
+
+    def _hand_over(self, service: "OperatorService") -> None:
+        """Begin no more turns of it, and wait for those that do not take long."""
+        if self._manager is not None:
+            self._manager.reloading()
+        waits = round(_HAND_OVER_SECONDS / _WORKERS_LOOK_SECONDS)
+        while not service.retire() and waits and not self._stop.wait(_WORKERS_LOOK_SECONDS):
+            waits -= 1
+
+    def _close_former(self) -> None:
+        """Close those whose last turns have ended meanwhile."""
+        for each in self._former[:-1]:
+            service, installation = each
+            if service.retire():
+                installation.close()
+                self._former.remove(each)
+
+
+def run_rebuilder(
+    installation: Installation, *, rebuilder_id: str | None, config: Path | None
+) -> ExitCode:
+    """Rebuild until a signal comes; without a Redis URL the embedded server runs meanwhile."""
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
+        asked = stack.enter_context(noting_hangup())
         manager, server = service_manager(), None
         if installation.settings.redis_url is None:
             server = KeptServer(installation.settings.data_dir, clock=SystemClock())
             stack.callback(server.stop)
             if awaited(server.start, what="server", stop=stop, manager=manager) is None:
                 return stop.role_exit_code
-        catalog = awaited(lambda: installation.catalog, what="catalog", stop=stop, manager=manager)
-        if catalog is None:
-            return stop.role_exit_code
-        settings = installation.settings
-        rebuilder = Rebuilder(
-            settings,
-            catalog=catalog,
-            store=ArtifactStore.of(settings, may_be_away=True),
-            connection=installation.connection,
-            rebuilder_id=rebuilder_id,
+        reload = SettingsReload(installation.settings, config, asked=asked)
+        rebuilder = RebuilderProcess(
+            reload, stop=stop, manager=manager, server=server, rebuilder_id=rebuilder_id
         )
-        stack.callback(rebuilder.stop)
-        rebuilder.start()
-        if settings.monitoring.rebuilder is not None:
-            _answer_at_a_port(installation, stack)
-        while not stop.wait(_LOOK_SECONDS):
-            if server is not None:
-                server.look()
-            if manager is not None:
-                manager.alive(ready=rebuilder.ready, turns=rebuilder.turns)
+        go_on(installation, reload, stop=stop, opened=rebuilder.opened, run=rebuilder.run)
         if manager is not None:
             manager.stopping()
         return stop.role_exit_code
 
 
-def _answer_at_a_port(installation: Installation, stack: ExitStack) -> None:
+class RebuilderProcess:
+    """Runs one rebuilder after another, each by the settings of its time, under one id."""
+
+    def __init__(
+        self,
+        reload: SettingsReload,
+        *,
+        stop: Stop,
+        manager: "ServiceManager | None",
+        server: KeptServer | None,
+        rebuilder_id: str | None,
+    ) -> None:
+        self._reload = reload
+        self._stop = stop
+        self._manager = manager
+        self._server = server
+        self._id = rebuilder_id
+
+    def opened(self, installation: Installation) -> "Rebuilder | None":
+        """One that is not started; ``None``: a signal came."""
+        from indexrelay.rebuilder.service import Rebuilder
+
+        catalog = awaited(
+            lambda: installation.catalog,
+            what="catalog",
+            stop=self._stop,
+            manager=self._manager,
+            reload=self._reload,
+        )
+        if catalog is None:
+            return None
+        settings = installation.settings
+        return Rebuilder(
+            settings,
+            catalog=catalog,
+            store=ArtifactStore.of(settings, may_be_away=True),
+            connection=installation.connection,
+            rebuilder_id=self._id,
+        )
+
+    def run(self, installation: Installation, rebuilder: "Rebuilder") -> Settings | None:
+        """Run it until there are other settings to go on with; ``None``: a signal came."""
+        self._id = rebuilder.id  # of the next one, too: what it has taken is its own then
+        with ExitStack() as stack:
+            stack.callback(installation.close)
+            stack.callback(rebuilder.stop)
+            rebuilder.start()
+            if installation.settings.monitoring.rebuilder is not None:
+                _answer_at_a_port(installation, stack, self._reload)
+            return self._until_changed(rebuilder)
+
+    def _until_changed(self, rebuilder: "Rebuilder") -> Settings | None:
+        """Other settings to go on with, once the builds that run have ended."""
+        new: Settings | None = None
+        looks = 0
+        while not self._stop.wait(_LOOK_SECONDS):
+            if self._server is not None:
+                self._server.look()
+            later = self._reload.look(new)
+            if later is not None:
+                new, looks = later, 0
+            rebuilder.note_settings(refused=self._reload.refused)
+            if self._manager is not None:
+                self._manager.alive(ready=rebuilder.ready, turns=rebuilder.turns)
+                waits = "" if new is None else _WAITS_FOR_BUILDS
+                self._manager.say(self._reload.refused or waits)
+            if new is not None and rebuilder.drain():
+                if self._manager is not None:
+                    self._manager.reloading()
+                return new
+            looks += 1
+            if new is not None and looks == _BUILDS_RUN_LOOKS:
+                log.info("settings.wait_for_builds", advice=_WAITS_FOR_BUILDS)
+        return None
+
+
+def go_on(
+    installation: Installation,
+    reload: SettingsReload,
+    *,
+    stop: Stop,
+    opened: Callable[[Installation], T | None],
+    run: Callable[[Installation, T], Settings | None],
+) -> None:
+    """Run a role until a signal comes, each time by the settings that are read again.
+
+    Args:
+        installation: that of the settings that it was started with.
+        opened: makes what runs, or raises where the settings do not allow it: then those before
+            are gone on with. ``None``: a signal came. Nothing runs before `run`.
+        run: runs it, and gives the settings to go on with; ``None``: a signal came. It closes the
+            installation.
+
+    Raises:
+        Exception: what ``opened`` raises by the settings that the role was started with.
+    """
+    before: Settings | None = None
+    while not stop.asked:
+        settings = installation.settings
+        try:
+            role = opened(installation)
+        except Exception as error:
+            installation.close()
+            if before is None:
+                raise
+            reload.refuse(error)
+            new, before = before, None
+        else:
+            if role is None:
+                installation.close()
+                new = reload.look(settings) or settings
+            else:
+                if before is not None:
+                    reload.take(settings)
+                following, before = run(installation, role), settings
+                if following is None:
+                    return
+                new = following
+        installation = Installation(new)
+
+
+def _answer_at_a_port(installation: Installation, stack: ExitStack, reload: SettingsReload) -> None:
     """Look at the installation beside the rebuilder, and say at its port how it is."""
     from indexrelay.operations.monitor import Monitor
 
@@ -381,6 +548,7 @@ def _answer_at_a_port(installation: Installation, stack: ExitStack) -> None:
         connection=lambda: installation.connection,
         clock=SystemClock(),
         role="rebuilder",
+        settings_refused=lambda: reload.refused,
     )
     stack.callback(monitor.stop)
     looking = Background(monitor.turn, name="monitoring")
@@ -403,14 +571,17 @@ def awaited(
     what: str,
     stop: Stop,
     manager: "ServiceManager | None" = None,
+    reload: SettingsReload | None = None,
 ) -> T | None:
     """What ``opening`` returns, as soon as it does; ``None``: a signal came first.
+
+    With ``reload`` that may be SIGHUP: the settings may name another place by now.
 
     Raises:
         Exception: what waiting does not change, such as a URL that names no database.
     """
     failures = 0
-    while not stop.asked:
+    while not (stop.asked or (reload is not None and reload.asked)):
         try:
             return opening()
         except Exception as error:

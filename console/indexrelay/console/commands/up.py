@@ -2,6 +2,7 @@
 
 A rebuilder, readers, and an operator where the settings give it something to do. They start in the
 order in which they need each other, stop in the reverse order, and are started again when they die.
+SIGHUP has all of them read their settings again, unless these are wrong.
 On a terminal the state of the installation is redrawn every second; without one the log lines of
 all processes go to stderr. A lock on the data folder refuses a second `up`.
 """
@@ -10,13 +11,13 @@ import fcntl
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
@@ -26,6 +27,7 @@ from indexrelay.console.errors import CommandError, ExitCode, explain
 from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.console.processes import (
     REDIS_URL,
+    Child,
     KeptServer,
     RoleSettings,
     Stop,
@@ -35,7 +37,8 @@ from indexrelay.console.processes import (
     rebuilder_child,
     socket_folder,
 )
-from indexrelay.console.terminal import note, stderr
+from indexrelay.console.settings_reload import SettingsReload, noting_hangup
+from indexrelay.console.terminal import note, stderr, visible_lines
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.files import make_private_folder, open_private
@@ -71,6 +74,7 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
     """
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
+        asked = stack.enter_context(noting_hangup())
         live = sys.stderr.isatty()
         installation = stack.enter_context(Installation.at(config, talkative=not live))
         settings = installation.settings
@@ -88,8 +92,8 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
         sockets = socket_folder(settings.data_dir)
         if settings.data_dir not in sockets.parents:
             stack.callback(shutil.rmtree, sockets, ignore_errors=True)
-        supervisor = Supervisor(
-            [rebuilder_child(shared), *([operator_child(shared)] if settings.has_duties else [])],
+        roles = Roles(
+            shared,
             [
                 reader_child(
                     shared,
@@ -99,10 +103,10 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
                 )
                 for number in range(1, readers + 1)
             ],
-            clock=SystemClock(),
+            SettingsReload(settings, config, asked=asked, sets_up_logs=not live),
         )
-        stack.callback(supervisor.stop, grace_seconds=_GRACE_SECONDS)
-        supervisor.start()
+        stack.callback(roles.stop)
+        roles.start()
         operators = ", 1 operator" if settings.has_duties else ""
         note(
             f"up: 1 rebuilder{operators}, {readers} reader(s), data in {settings.data_dir}; "
@@ -112,15 +116,52 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
         def look() -> None:
             if server is not None:
                 server.look()
-            supervisor.look()
+            roles.look()
 
         if live:
-            _watch_live(installation, look, stop)
+            _watch_live(roles, look, stop)
         else:
             while not stop.wait(_LOOK_SECONDS):
                 look()
         note("stopping")
         return stop.role_exit_code
+
+
+class Roles:
+    """The processes of one machine, by the settings of now."""
+
+    def __init__(
+        self, shared: RoleSettings, readers: Sequence[Child], reload: SettingsReload
+    ) -> None:
+        """Nothing is started yet."""
+        self.reload = reload
+        self._rebuilder, self._operator = rebuilder_child(shared), operator_child(shared)
+        self._readers = readers
+        first = [self._rebuilder, *([self._operator] if reload.settings.has_duties else [])]
+        self._supervisor = Supervisor(first, readers, clock=SystemClock())
+
+    def start(self) -> None:
+        """Start all of them."""
+        self._supervisor.start()
+
+    def look(self) -> None:
+        """Start again what has ended, and take up other settings once SIGHUP came."""
+        self._supervisor.look()
+        new = self.reload.look()
+        if new is None:
+            return
+        had_duties = self.reload.settings.has_duties
+        self.reload.take(new)
+        for child in (self._rebuilder, *self._readers, *([self._operator] if had_duties else [])):
+            child.hang_up()
+        if new.has_duties and not had_duties:
+            self._supervisor.add(self._operator)
+        elif had_duties and not new.has_duties:
+            self._supervisor.drop(self._operator, grace_seconds=_GRACE_SECONDS)
+
+    def stop(self) -> None:
+        """Stop all of them, the readers first."""
+        self._supervisor.stop(grace_seconds=_GRACE_SECONDS)
 
 
 @contextmanager
@@ -150,21 +191,34 @@ def sole_owner(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _watch_live(installation: Installation, look: Callable[[], None], stop: Stop) -> None:
+def _watch_live(roles: Roles, look: Callable[[], None], stop: Stop) -> None:
     """Redraw the verdict until a signal comes."""
-    with Live(console=stderr(), auto_refresh=False, screen=True) as live:
+    with ExitStack() as stack:
+        live = stack.enter_context(Live(console=stderr(), auto_refresh=False, screen=True))
+        installation = stack.enter_context(Installation(roles.reload.settings))
         while True:
-            live.update(_page(installation), refresh=True)
+            if installation.settings is not roles.reload.settings:
+                installation.close()
+                installation = stack.enter_context(Installation(roles.reload.settings))
+            live.update(_page(installation, refused=roles.reload.refused), refresh=True)
             for _ in range(round(_REDRAW_SECONDS / _LOOK_SECONDS)):
                 if stop.wait(_LOOK_SECONDS):
                     return
                 look()
 
 
-def _page(installation: Installation) -> RenderableType:
-    """The verdict, or why there is none at this moment; the next look may have one again."""
+def _page(installation: Installation, *, refused: str | None) -> RenderableType:
+    """The verdict, or why there is none at this moment; the next look may have one again.
+
+    Args:
+        refused: why settings that were read again are refused.
+    """
     try:
-        return verdict_page(verdict_of(installation), verdict_first=True)
+        page = verdict_page(verdict_of(installation), verdict_first=True)
+        if refused is None:
+            return page
+        kept = f"⚠ the settings that it had stay: {visible_lines(refused)}"
+        return Group(Text(kept, style="yellow"), page)
     except Exception as error:
         explained = explain(error)
         if explained is None:

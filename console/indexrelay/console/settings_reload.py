@@ -1,0 +1,157 @@
+"""SIGHUP: a role reads its settings again, and goes on with them or with those that it had.
+
+Nothing is taken up in part. Settings that are wrong, that cannot be read, or that need another
+process are refused as a whole, and the role goes on as it was; whoever looks at it sees that, and
+why. Variables are those that the process was started with: nobody can change these from outside.
+
+A terminal that goes away sends the same signal. Who was started from one ends then, as ever.
+"""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from indexrelay.console.installation import read_settings
+from indexrelay.schemas import commands
+from indexrelay.schemas.diagnostics import describe_error
+from indexrelay.schemas.errors import IndexRelayError, Mistake, SettingsError
+from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.logs import configure_logs
+from indexrelay.schemas.origins import changed_keys
+from indexrelay.schemas.settings import Settings
+
+log = get_logger(__name__)
+
+OF_THE_SERVER: Final = ("data_dir", "redis.url")
+"""Keys that decide where the embedded server is: other processes have found it there."""
+_MOST_KEYS: Final = 20
+"""Changed keys that a log line names."""
+
+
+class SettingsReload:
+    """The settings of one role, and those that it is to go on with; for one thread at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        config: Path | None,
+        *,
+        asked: threading.Event,
+        sets_up_logs: bool = True,
+    ) -> None:
+        """Begin with the settings that it was started with.
+
+        Args:
+            config: the file; ``None``: found as `read_settings` says.
+            asked: set by SIGHUP.
+            sets_up_logs: whether log lines follow ``[log]``.
+        """
+        self.settings = settings
+        """Those that it works with."""
+        self.refused: str | None = None
+        """Why the last ones that were read are refused; ``None``: they are not."""
+        self._config = config
+        self._asked = asked
+        self._sets_up_logs = sets_up_logs
+
+    @property
+    def asked(self) -> bool:
+        """Whether SIGHUP came, and nobody has looked since."""
+        return self._asked.is_set()
+
+    def look(self, current: Settings | None = None) -> Settings | None:
+        """Other settings to go on with, if SIGHUP came; ``None``: there is nothing to do.
+
+        Whoever gets some says what became of them: by `take`, or by `refuse`.
+
+        Args:
+            current: those that are to be gone on with already; ``None``: those that it works with.
+        """
+        if not self._asked.is_set():
+            return None
+        self._asked.clear()
+        try:
+            new = read_settings(self._config)
+            _require_no_restart(self.settings, new, origin=str(self._config or "settings"))
+        except Exception as error:  # noqa: BLE001 - modules of users are imported; the role goes on
+            self.refuse(error)
+            return None
+        self.refused = None
+        if new == (current or self.settings):
+            log.info("settings.unchanged")
+            return None
+        return new
+
+    def take(self, new: Settings) -> None:
+        """The role goes on with these."""
+        changed = changed_keys(self.settings, new)
+        self.settings = new
+        if self._sets_up_logs:
+            configure_logs(new.log)
+        log.info(
+            "settings.taken_up",
+            changed=changed[:_MOST_KEYS],
+            more=max(len(changed) - _MOST_KEYS, 0) or None,
+        )
+
+    def refuse(self, error: BaseException) -> None:
+        """The role goes on with what it had."""
+        ours = isinstance(error, IndexRelayError)
+        self.refused = str(error) if ours else describe_error(error)
+        log.error(
+            "settings.refused",
+            error=self.refused,
+            consequence="the settings that it had stay",
+            advice=f"correct them, and send SIGHUP again: {commands.CHECK_SETTINGS}",
+        )
+
+
+@contextmanager
+def noting_hangup() -> Iterator[threading.Event]:
+    """An event that SIGHUP sets for the length of a ``with`` block, on the main thread.
+
+    Where the terminal has gone away that this process was started from, it is SIGTERM instead.
+    """
+    asked = threading.Event()
+    had_terminal = _has_terminal()
+
+    def take(_signal: int, _frame: FrameType | None) -> None:
+        if had_terminal and not _has_terminal():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            asked.set()
+
+    before = signal.signal(signal.SIGHUP, take)
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def _require_no_restart(before: Settings, after: Settings, *, origin: str) -> None:
+    """Require that the embedded server stays where it is.
+
+    Raises:
+        SettingsError: it would be elsewhere, or there would be another one in its place.
+    """
+    if before.redis_url is not None and after.redis_url is not None:
+        return
+    moved: Sequence[str] = [key for key in changed_keys(before, after) if key in OF_THE_SERVER]
+    if moved:
+        right = "the embedded server cannot move while roles run: start them again to take this up"
+        raise SettingsError(
+            [Mistake(key=key, value=None, right=right) for key in moved], origin=origin
+        )
