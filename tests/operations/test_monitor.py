@@ -42,6 +42,13 @@ class Told(Notifier):
 
     def start(self) -> None: ...
 
+    def unsent(self) -> dict[str, list[dict[str, Any]]]:
+        return {}
+
+    def restore(self, unsent: Any) -> None: ...
+
+    def forget(self) -> None: ...
+
     def offer(self, notices: Iterable[Notice]) -> None:
         self.notices += notices
 

@@ -18,7 +18,7 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from indexrelay.health.status import Code, Problem, Severity
 from indexrelay.operations.metrics import BACKUP_DUE, METRICS, PROBLEMS, Labels, Sample
@@ -476,6 +476,10 @@ class Evaluation:
         return tuple(each for each in self.active if each.state is AlertState.FIRING)
 
 
+OUTAGE_SECONDS: Final = 3600.0
+"""For how long nobody may have looked, so that an alert that waited before waits on."""
+
+
 class Evaluator:
     """Evaluates rules at one look after another; for use by one thread."""
 
@@ -509,6 +513,50 @@ class Evaluator:
             began=tuple(began.values()),
             ended=tuple(ended.values()),
         )
+
+    def kept(self, at: float) -> dict[str, Any]:
+        """What another evaluator goes on with (`restore`), as JSON has it; ``at``: Unix time."""
+        alerts = {**self._told, **self._active}
+        return {
+            "at": at,
+            "alerts": [
+                {
+                    "name": each.rule.name,
+                    "labels": [list(label) for label in each.labels],
+                    "state": str(each.state),
+                    "since": each.since,
+                    "value": each.value,
+                    "active": key in self._active,
+                    "told": key in self._told,
+                }
+                for key, each in alerts.items()
+            ],
+        }
+
+    def restore(self, kept: Mapping[str, Any], at: float) -> None:
+        """Go on with what another one has kept; ``at``: Unix time.
+
+        An alert that fired, fires for as long as it holds. One that waited, waits on from where it
+        was, unless nobody looked for longer than `OUTAGE_SECONDS`. One whose rule there is not any
+        more is forgotten.
+        """
+        rules = {rule.name: rule for rule in self._rules}
+        self._active, self._told = {}, {}
+        is_recent = at - float(kept.get("at", 0.0)) <= OUTAGE_SECONDS
+        for each in kept.get("alerts", ()):
+            if each["name"] not in rules:
+                continue
+            alert = Alert(
+                rule=rules[each["name"]],
+                labels=tuple((name, value) for name, value in each["labels"]),
+                state=AlertState(each["state"]),
+                since=float(each["since"]),
+                value=float(each["value"]),
+            )
+            if each["active"] and (is_recent or _fired(alert)):
+                self._active[alert.key] = alert
+            if each["told"]:
+                self._told[alert.key] = alert
 
     def _alerts(self, rule: Rule, samples: Sequence[Sample], at: float) -> Iterator[Alert]:
         for found, value in rule.holding(samples, at).items():

@@ -25,13 +25,16 @@ from indexrelay.operations.alerts import (
     rules,
 )
 from indexrelay.operations.metrics import CONTENT_TYPE, page_of, samples_of
-from indexrelay.operations.notifications import Notice, Notifier, notices_of
+from indexrelay.operations.notice_lease import NoticeLease
+from indexrelay.operations.notifications import Notice, Notifier, about, notices_of
 from indexrelay.operations.observer import Observation, Observer
 from indexrelay.operations.server import MonitoringServer, Page, problem
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Background, Clock
+from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.monitoring import NoticeKind
+from indexrelay.schemas.names import sha256_hex
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
@@ -39,6 +42,7 @@ from indexrelay.streams import Connection
 
 _log = get_logger(__name__)
 Role: TypeAlias = Literal["operator", "rebuilder"]
+_MOST_UNTOLD: Final = 200
 STATUSES: Final = ("healthy", "warning", "critical")
 
 
@@ -67,12 +71,12 @@ class Looker:
         self._observer = Observer(
             settings, catalog=catalog, store=store, connection=connection, clock=clock
         )
-        self._evaluator = Evaluator(self.rules)
+        self.evaluator = Evaluator(self.rules)
 
     def look(self) -> Look:
         """Look once; never raises for what cannot be read."""
         seen = self._observer.look()
-        found = self._evaluator.evaluate(
+        found = self.evaluator.evaluate(
             samples_of(seen), seen.at.timestamp(), complete=seen.complete
         )
         return Look(seen=seen, evaluation=found)
@@ -112,6 +116,17 @@ class Monitor:
         if notifier is None and role == "operator" and targets:
             notifier = Notifier(settings.notifications, namespace=settings.namespace, clock=clock)
         self._notifier = notifier
+        self._lease = None
+        if role == "operator":
+            self._lease = NoticeLease(
+                catalog.notices,
+                clock,
+                lease_seconds=late_after(settings.monitoring.look_seconds),
+            )
+        self._untold: list[tuple[int, Notice]] = []
+        """What the operator that tells may not have come to, each with its count of looks then."""
+        self._told: list[tuple[float, str]] = []
+        """What this one has told of lately, each with the time, by what others know it by."""
         address = getattr(settings.monitoring, role)
         self._server = (
             None
@@ -144,6 +159,8 @@ class Monitor:
         if self._notifier is not None:
             self._notifier.start()
             self._watch.start()
+        if self._lease is not None:
+            self._lease.look(self._take_over)
         before, look = self._last, self._looker.look()
         self._metrics = page_of(look.seen)  # before anybody who asks may see the look
         self._last, self._looked_at = look, self._clock.monotonic()
@@ -151,8 +168,9 @@ class Monitor:
         if self._notifier is not None:
             self._tell_whether_late(self._notifier)
             earlier = None if before is None else before.seen
-            self._notifier.offer(notices_of(earlier, look.seen, look.evaluation))
+            self._tell(self._notifier, list(notices_of(earlier, look.seen, look.evaluation)), look)
             self._tell_others(self._notifier)
+        self._save(look.seen.at.timestamp())
         return self._settings.monitoring.look_seconds
 
     def watch(self) -> float:
@@ -169,6 +187,52 @@ class Monitor:
             self._server.stop()
         if self._notifier is not None:
             self._notifier.stop()
+        if self._lease is not None:
+            self._lease.give_back(self._kept(self._clock.now().timestamp()))
+
+    def _take_over(self, kept: dict[str, Any]) -> None:
+        """Go on with what the operator has kept that told before."""
+        try:
+            told = {known for _, known in kept.get("told", ())}
+            self._untold = [each for each in self._untold if _known_by(each[1]) not in told]
+            self._looker.evaluator.restore(kept.get("alerts", {}), self._clock.now().timestamp())
+            if self._notifier is not None:
+                self._notifier.restore(kept.get("unsent", {}))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            _log.warning("notices.not_understood", error=describe_error(error))
+
+    def _save(self, at: float) -> None:
+        """Write down what the operator goes on with that tells next."""
+        if self._lease is None or self._lease.save(self._kept(at)) or self._notifier is None:
+            return
+        self._notifier.forget()  # another one tells, and has taken over what waited
+
+    def _kept(self, at: float) -> dict[str, Any]:
+        """What the operator goes on with that tells next."""
+        unsent = {} if self._notifier is None else self._notifier.unsent()
+        alerts = self._looker.evaluator.kept(at)
+        return {"alerts": alerts, "unsent": unsent, "told": [[*each] for each in self._told]}
+
+    def _tell(self, notifier: Notifier, notices: list[Notice], look: Look) -> None:
+        """Hand over what is new; or keep what the operator that tells may not come to.
+
+        Of alerts that begin and end nothing has to be kept: whoever takes over goes on with what
+        they were for the other one.
+        """
+        if self._lease is None or self._lease.tells:
+            at = look.seen.at.timestamp()
+            given = [*(notice for _, notice in self._untold), *notices]
+            self._untold.clear()
+            notifier.offer(given)
+            oldest = at - 2 * late_after(self._settings.monitoring.look_seconds)
+            told = [*self._told, *((at, _known_by(each)) for each in given)]
+            self._told = [each for each in told if each[0] >= oldest][-_MOST_UNTOLD:]
+            return
+        beat = self._lease.other_beat
+        of_alerts = {about(each) for each in (*look.evaluation.began, *look.evaluation.ended)}
+        self._untold += [(beat, each) for each in notices if each.about not in of_alerts]
+        # The first look after this one may have begun before it; the second has seen the same.
+        self._untold = [each for each in self._untold if each[0] + 2 > beat][-_MOST_UNTOLD:]
 
     def _late_seconds(self) -> float | None:
         """The age of the last look, where the next one should long have ended."""
@@ -242,6 +306,11 @@ class Monitor:
         )
         status = 503 if document["status"] == "critical" else 200
         return status, "application/json", json.dumps(document).encode()
+
+
+def _known_by(notice: Notice) -> str:
+    """What another operator knows the same notice by."""
+    return sha256_hex(f"{notice.kind} {notice.about} {notice.text}".encode())[:16]
 
 
 def health_document(

@@ -20,7 +20,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 from indexrelay.health.facts import Area
 from indexrelay.health.status import Condition, Severity
@@ -63,7 +63,7 @@ def notices_of(
         yield Notice(
             kind=NoticeKind.RECOVERY,
             severity=alert.rule.severity,
-            about=_about(alert),
+            about=about(alert),
             text=f"over: {alert.summary}",
         )
     known = {} if before is None else before.verdict.components
@@ -75,7 +75,8 @@ def notices_of(
     yield from _of_rollbacks(seen)
 
 
-def _about(alert: Alert) -> str:
+def about(alert: Alert) -> str:
+    """What tells the notices of an alert from others."""
     return f"{alert.rule.name} {dict(alert.labels)}"
 
 
@@ -84,7 +85,7 @@ def _of_alert(alert: Alert, seen: Observation) -> Notice:
     return Notice(
         kind=NoticeKind.FAILURE,
         severity=alert.rule.severity,
-        about=_about(alert),
+        about=about(alert),
         text=text,
         advice=advice,
     )
@@ -270,6 +271,20 @@ class Notifier:
         for each in self._queues:
             each.put(given)
 
+    def unsent(self) -> dict[str, list[dict[str, Any]]]:
+        """By target, the notices that it was not told of yet, as JSON has them."""
+        return {each.name: found for each in self._queues if (found := each.unsent())}
+
+    def restore(self, unsent: Mapping[str, Any]) -> None:
+        """Tell of what another notifier had not sent yet."""
+        for each in self._queues:
+            each.restore(unsent.get(each.name, ()))
+
+    def forget(self) -> None:
+        """Tell of nothing that waits."""
+        for each in self._queues:
+            each.forget()
+
     def failing(self) -> dict[str, str]:
         """The targets that cannot be told of anything, and why, in words without a secret."""
         queues = {each.name: each.failing for each in self._queues}
@@ -278,8 +293,7 @@ class Notifier:
     def stop(self) -> None:
         """End the threads; safe twice and before `start`.
 
-        It does not wait for a target that hangs. What was not sent is not kept: alerts that still
-        fire are told of again by the next one.
+        It does not wait for a target that hangs. What was not sent is `unsent`.
         """
         for each in self._queues:
             each.end()
@@ -301,6 +315,29 @@ _FIRST_RETRY_SECONDS, _LONGEST_RETRY_SECONDS = 30.0, 1800.0
 class _Waiting:
     notice: Notice
     count: int
+
+    def to_json(self) -> dict[str, Any]:
+        notice = self.notice
+        return {
+            "kind": str(notice.kind),
+            "severity": str(notice.severity),
+            "about": without_secrets(notice.about),
+            "text": shortened(without_secrets(notice.text), _MOST_CHARACTERS),
+            "advice": notice.advice,
+            "count": self.count,
+        }
+
+    @classmethod
+    def of_json(cls, kept: Mapping[str, Any]) -> Self:
+        """Raises KeyError, ValueError: it is none."""
+        notice = Notice(
+            kind=NoticeKind(kept["kind"]),
+            severity=Severity(kept["severity"]),
+            about=str(kept["about"]),
+            text=str(kept["text"]),
+            advice=str(kept["advice"]),
+        )
+        return cls(notice, int(kept["count"]))
 
 
 class _Queue:
@@ -324,6 +361,8 @@ class _Queue:
         self._clock = clock
         self._lock = threading.Lock()
         self._waiting: dict[tuple[NoticeKind, str], _Waiting] = {}
+        self._leaving: Iterable[_Waiting] = ()
+        """What is on its way."""
         self._dropped = 0
         self._due_at: float | None = None
         """When the next message may go; ``None``: nothing was sent, and nothing waits."""
@@ -367,6 +406,29 @@ class _Queue:
                 self._due_at = self._clock.monotonic() + self._settings.group_seconds
         self._background.wake()
 
+    def unsent(self) -> list[dict[str, Any]]:
+        """What waits, or is on its way."""
+        with self._lock:
+            return [each.to_json() for each in (*self._leaving, *self._waiting.values())]
+
+    def restore(self, kept: Iterable[Mapping[str, Any]]) -> None:
+        """Have these sent before anything else."""
+        found = [_Waiting.of_json(each) for each in kept]
+        if not found:
+            return
+        with self._lock:
+            later, self._waiting = self._waiting, {}
+            for each in (*found, *later.values()):
+                self._add(each)
+            if self._due_at is None:
+                self._due_at = self._clock.monotonic() + self._settings.group_seconds
+        self._background.wake()
+
+    def forget(self) -> None:
+        """Drop what waits."""
+        with self._lock:
+            self._waiting, self._dropped = {}, 0
+
     def _wants(self, notice: Notice) -> bool:
         severe = notice.severity is Severity.CRITICAL or self._target.least == "warning"
         return severe and notice.kind in self._target.kinds
@@ -398,13 +460,14 @@ class _Queue:
                 return _IDLE_SECONDS
             taken, dropped = self._waiting, self._dropped
             self._waiting, self._dropped = {}, 0
+            self._leaving = tuple(taken.values())
         title, body = message_of(taken.values(), dropped, namespace=self.namespace)
         attempt = self._attempt = _Attempt(self._send, title, body, name=self.name)
         if self._ended:  # `end` may not have seen it
             attempt.ended.set()
         error = attempt.wait(self._settings.timeout_seconds)
         with self._lock:
-            now = self._clock.monotonic()
+            now, self._leaving = self._clock.monotonic(), ()
             if error is None:
                 self._failures = 0
                 self._due_at = now + self._settings.interval_seconds

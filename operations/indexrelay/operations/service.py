@@ -5,8 +5,8 @@ clock. It has *duties*: to ask for scheduled rebuilds, to take backups, to look 
 on a thread of its own, so that one that takes long holds up no other.
 
 An operator keeps nothing that is not in the catalog or in files, and builds and releases nothing
-itself. Any number may run: what one has done is seen by the others, and is not done again. Only
-notices are each one's own: give targets to one of them.
+itself. Any number may run: what one has done is seen by the others, and is not done again. Of all
+that have targets one tells people, and another one when it is gone.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,8 +29,7 @@ class Duty(Protocol):
     """Something that is done again and again; called by one thread.
 
     What it raises is logged, and it is called again after a wait that doubles, up to a minute.
-    Other operators may have the same duty: done twice, it is to change nothing. (Whoever is told of
-    alerts is told by each operator that has targets.)
+    Other operators may have the same duty: done twice, it is to change nothing.
     """
 
     @property

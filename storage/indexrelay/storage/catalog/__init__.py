@@ -30,6 +30,7 @@ from indexrelay.storage.catalog.dead_letters import (
 )
 from indexrelay.storage.catalog.entry_log import CatalogSnapshot, ChangeCount, EntryLog
 from indexrelay.storage.catalog.inbox import Answer, Inbox, InboxRow, ReceivedEvent, RequestRow
+from indexrelay.storage.catalog.notices import NoticeRow
 from indexrelay.storage.catalog.schedules import ScheduleRows, ScheduleState
 from indexrelay.storage.catalog.schema import create_tables, improvements, tables_exist
 from indexrelay.storage.entries import BatchChanges, Commit
@@ -57,6 +58,7 @@ class Catalog:
         self.dead_letters = DeadLetters(database, clock)
         self.release_record = ReleaseRecord(database, clock)
         self.schedules = ScheduleRows(database, clock, self.inbox)
+        self.notices = NoticeRow(database)
 
     @classmethod
     def open(cls, url: str, *, clock: Clock = SystemClock()) -> Self:  # noqa: B008 - it has no state

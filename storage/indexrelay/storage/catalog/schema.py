@@ -177,6 +177,17 @@ schedules = Table(
     Column("next_at", Instant, nullable=False),
 )
 
+# Which operator tells people, and what the next one has to go on with; one row.
+notices = Table(
+    "indexrelay_notices",
+    metadata,
+    Column("key", Integer, primary_key=True, autoincrement=False),
+    Column("owner", Text, nullable=False),
+    # Counted up by the owner at each look.
+    Column("beat", BigInteger, nullable=False),
+    Column("state", JSON, nullable=False),
+)
+
 dead_letters = Table(
     "indexrelay_dead_letters",
     metadata,
