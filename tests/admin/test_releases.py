@@ -1,6 +1,7 @@
 """Releases over the admin API: lists, differences, previews, rollbacks, holds and pauses."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -107,6 +108,18 @@ def test_a_rollback_is_refused_with_a_reason_and_changes_nothing(desk: Desk) -> 
     desk.post("releases/1/rollback", status=409, newest=2, dry_run=True)
     assert store.release_numbers() == [3, 2, 1]
     assert desk.audited() == []
+
+
+def test_of_many_who_roll_back_from_one_release_at_once_one_does(desk: Desk) -> None:
+    def roll_back(_: int) -> int:
+        body = {"newest": 2, "reason": "all at once"}
+        return desk.client.post("/api/admin/releases/1/rollback", json=body).status_code
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = sorted(threads.map(roll_back, range(8)))
+    assert answers == [201, *[409] * 7]
+    assert desk.pipeline.store.release_numbers() == [3, 2, 1]
+    assert [action for action, *_ in desk.audited()] == ["rolled_back"]
 
 
 def test_what_is_held_or_paused_moves_on_when_somebody_says_so(desk: Desk) -> None:
