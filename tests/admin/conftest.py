@@ -66,7 +66,7 @@ def operator_of(service: AdminService) -> Iterator[httpx.Client]:
         yield client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def songs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
     """An installation with two releases."""
     yield from two_releases(tmp_path_factory.mktemp("songs"))

@@ -2,13 +2,14 @@
 
 import gc
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from indexrelay.admin.lab import LabRequest, SearchLab
-from indexrelay.admin.version_cache import VersionCache
+from indexrelay.admin.version_cache import Named, VersionCache
 from indexrelay.components.embedder import Embedders
 from indexrelay.testing import Pipeline
 from tests.admin.songs import HOSTILE, vectors
@@ -186,3 +187,32 @@ def test_a_component_whose_files_are_corrupt_says_so_and_the_other_side_answers(
     assert broken.error is not None
     assert "indexrelay rebuild words" in broken.error.detail
     assert len(whole.hits) == 2
+
+
+def test_a_search_of_a_users_kind_that_fails_is_named_and_the_other_side_answers(
+    songs: Pipeline, song_versions: VersionCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def search(self, vector: Any, *, k: int = 10) -> Any:
+            raise RuntimeError(f"no {k} like {vector}: {HOSTILE}")
+
+        def search_by_id(self, entry_id: str, *, k: int = 10) -> Any:
+            return self.search(entry_id, k=k)
+
+        def close(self) -> None: ...
+
+    lab = SearchLab(songs.settings, song_versions, embedders=Embedders(songs.settings))
+    whole = song_versions.open
+
+    def opened(named: Named) -> Any:
+        served = whole(named)
+        if named.release.number == 2:
+            return served
+        return SimpleNamespace(value=Broken(), manifest=served.manifest)
+
+    monkeypatch.setattr(song_versions, "open", opened)
+    asked = question(("sounds", 1), ("sounds", 2), id="song-05", k=2)
+    broken, other = lab.search(LabRequest.model_validate(asked)).sides
+    assert broken.error is not None
+    assert "the search of sounds failed: RuntimeError: no 2 like song-05" in broken.error.detail
+    assert len(other.hits) == 2

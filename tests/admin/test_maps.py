@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexrelay.admin.maps import MAX_CATEGORIES, MAX_ROWS, Maps, _fields_of
+from indexrelay.admin.maps import MAX_CATEGORIES, MAX_ROWS, Maps, _fields_of, shown_payload
 from indexrelay.admin.version_cache import FieldError, VersionCache
 from indexrelay.testing import Pipeline
 from tests.admin.songs import HOSTILE, SONGS
@@ -187,3 +187,20 @@ def test_a_large_map_shows_the_same_points_in_the_next_release(
 def test_a_payload_with_thousands_of_fields_offers_a_few() -> None:
     payloads = [{f"field {n}": n % 2 + row for n in range(5000)} for row in range(2)]
     assert 0 < len(_fields_of(payloads)) <= 40
+
+
+@pytest.mark.parametrize(
+    ("raw", "payload", "start"),
+    [
+        (b"", None, None),
+        (b'{"a": [1, "\xc3\xa4"]}', {"a": [1, "\xe4"]}, None),
+        (b'{"a": NaN}', None, '{"a": NaN}'),
+        (rb'"\ud800"', None, r'"\ud800"'),
+        (b"\xff{", None, "\ufffd{"),
+        (b'"' + b"x" * 5000 + b'"', None, '"' + "x" * 999),
+    ],
+)
+def test_a_payload_is_shown_whole_or_as_the_beginning_of_its_text(
+    raw: bytes, payload: Any, start: str | None
+) -> None:
+    assert shown_payload(raw) == (payload, start)

@@ -223,9 +223,23 @@ class LookThreads:
     are checked for the first time is open for the next who asks.
     """
 
-    def __init__(self, what: str) -> None:
-        """``what``: there is too much of, where nobody gets a thread."""
+    def __init__(
+        self,
+        what: str,
+        *,
+        wait_seconds: float = _WAIT_SECONDS,
+        answer_seconds: float = _ANSWER_SECONDS,
+    ) -> None:
+        """Threads start when they are needed.
+
+        Args:
+            what: there is too much of, where nobody gets a thread.
+            wait_seconds: for which a thread is waited for.
+            answer_seconds: for which an answer is.
+        """
         self._threads = FewThreads(_THREADS, what)
+        self._wait_seconds = wait_seconds
+        self._answer_seconds = answer_seconds
 
     async def run(self, look: Callable[[], ResultT]) -> ResultT:
         """What ``look`` returns.
@@ -237,10 +251,10 @@ class LookThreads:
         """
         try:
             return await self._threads.run(
-                look, seconds=_WAIT_SECONDS, answer_seconds=_ANSWER_SECONDS
+                look, seconds=self._wait_seconds, answer_seconds=self._answer_seconds
             )
         except TimeoutError:
-            detail = f"there is no answer after {_ANSWER_SECONDS:g} s; ask again in a moment"
+            detail = f"there is no answer after {self._answer_seconds:g} s; ask again in a moment"
             raise RefusedError(503, detail) from None
         except RefusedError:
             raise

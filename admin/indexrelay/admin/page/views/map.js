@@ -448,7 +448,7 @@ function Canvas({ hold, summary, points, entries, colours, only, lit, best, focu
 
   useEffect(() => {
     if (!canDraw()) {
-      setFailure(new Error("this browser has no WebGL 2, so the points cannot be drawn"));
+      setFailure(new Error("This browser has no WebGL 2, so the points cannot be drawn"));
       return undefined;
     }
     let left = false;
@@ -471,6 +471,13 @@ function Canvas({ hold, summary, points, entries, colours, only, lit, best, focu
       hold.current = null;
     };
   }, []);
+
+  // Without a picture all of the map is in view.
+  useEffect(() => {
+    if (!failure) return;
+    const rows = Array.from({ length: Math.min(points.count, MOST_LISTED) }, (_, row) => row);
+    onView({ count: points.count, rows });
+  }, [failure, points]);
 
   const dark = useMemo(isDark, [theme]);
   useEffect(() => {
@@ -543,12 +550,13 @@ function Canvas({ hold, summary, points, entries, colours, only, lit, best, focu
       <${Icon} name="warn" /><p><${Text} value=${failure.message} />. The list beside it works without the picture.</p>
     </div>`}
     ${!ready && !failure && html`<div class="map-wait"><${Skeleton} rows=${3} /></div>`}
-    <div class="map-buttons" role="toolbar" aria-label="Map">
+    ${!failure &&
+    html`<div class="map-buttons" role="toolbar" aria-label="Map">
       ${tool(html`<${Icon} name="plus" />`, "Zoom in", () => hold.current?.zoomBy(1))}
       ${tool(html`<${Icon} name="minus" />`, "Zoom out", () => hold.current?.zoomBy(-1))}
       ${tool(html`<${Icon} name="fit" />`, "Show all", () => hold.current?.fit())}
       ${tool(html`<${Icon} name="lasso" />`, "Draw around entries", () => setLasso(!lasso), lasso)}
-    </div>
+    </div>`}
     ${lasso &&
     html`<p class="map-hint">Draw a line around entries.${" "}
       <button type="button" class="link" onClick=${() => {
