@@ -212,6 +212,7 @@ function buildRows(components) {
     .sort((one, other) => order.indexOf(one.state) - order.indexOf(other.state));
 }
 
+// A component is counted among those that are built while it still waits for its turn.
 const WORDS = { waiting: "waiting", verifying: "verifying" };
 
 function buildingRows(components) {
@@ -381,7 +382,7 @@ const COMPONENT_COLUMNS = [
     sort: (row) => row.condition,
     cell: (row) => html`<${State} value=${row.condition} title=${clean(row.sentence, 300)} />
       ${row.held && html` <${State} value="held" />`}${row.paused && html` <${State} value="paused" />`}
-      ${row.building && html` <${State} value="building" />`}`,
+      ${row.building && html` <${State} value=${WORDS[row.building.step] ?? "building"} />`}`,
   },
   { key: "covers", title: "Generation", align: "end", cell: coverage },
   { key: "entries", title: "Entries", align: "end", sort: (row) => row.entries, cell: (row) => number(row.entries) },
