@@ -62,7 +62,6 @@ function Actions({ me, live, rebuilders }) {
           what=${["It is built again whenever it is due, at once if it is due now."]}
           verb="Resume"
           path=${pathOf(name, "resume")}
-          body=${() => ({ reason: "" })}
           done=${`${name} is built again when it is due.`}
         />`
       : html`<${Action}
@@ -91,9 +90,7 @@ function Actions({ me, live, rebuilders }) {
             "It is rebuilt if it is due, and the new version replaces what is served now, once it has passed its gates.",
           ]}
           verb="Lift"
-          reason
           path=${pathOf(name, "lift")}
-          body=${(reason) => ({ reason })}
           done=${`${name} follows its source again.`}
         />`
       : html`<${Action}
