@@ -268,6 +268,8 @@ function Versions({ me, name, versions }) {
     ],
     [me, name],
   );
+  // One alone cannot be compared, and is what is served.
+  const shown = useMemo(() => (versions.length > 1 ? columns : columns.filter(({ key }) => key !== "chosen" && key !== "act")), [columns, versions.length]);
   const rows = useMemo(() => versions.map((each) => ({ ...each, key: keyOf(each), chosen: chosen.includes(keyOf(each)) })), [versions, chosen]);
   // The older one is on the left, whichever was chosen first.
   const [newer, older] = rows.filter((each) => each.chosen);
@@ -279,7 +281,7 @@ function Versions({ me, name, versions }) {
       ${older ? "Compare the two" : "Choose two to compare"}
     </button>`}
   >
-    <${Table} caption="Versions" columns=${columns} rows=${rows} rowKey=${keyOf} empty=${html`<${Empty} title="None was released yet" icon="cube" />`} />
+    <${Table} caption="Versions" columns=${shown} rows=${rows} rowKey=${keyOf} empty=${html`<${Empty} title="None was released yet" icon="cube" />`} />
   <//>`;
 }
 
