@@ -23,6 +23,7 @@ COMPONENTS: dict[str, dict[str, Any]] = {
     "words": {"kind": "text_index", "from": "songs"},
     "bare": {"kind": "vector_index", "from": "tones"},
     "bare_chart": {"kind": "projection", "from": "tones"},
+    "whole_chart": {"kind": "projection", "from": ["songs", "tones"]},
     "ids": {"kind": "embedding_cache", "from": "songs"},
 }
 

@@ -95,6 +95,16 @@ def test_a_map_that_nothing_holds_the_entries_of_says_so_and_gives_their_ids(
     assert (entry.id, entry.payload, entry.text) == ("b", None, None)
 
 
+def test_a_map_of_two_collections_has_what_each_of_them_says(song_versions: VersionCache) -> None:
+    maps = Maps(song_versions)
+    chart = maps.chart("whole_chart")
+    assert chart.points == SONGS - 1 + 3
+    song, tone = maps.entries("whole_chart", None, [0, SONGS - 1]).entries
+    assert (song.id, song.payload["year"]) == ("song-01", 1961)
+    assert (tone.id, tone.payload) == ("a", None)
+    assert maps.colours("whole_chart", None, "genre").missing == 3
+
+
 @pytest.mark.parametrize(
     ("rows", "status"),
     [("", 422), ("a", 422), ("-1", 422), ("59", 422), ("9999999", 422), ("1,,2", 422)],

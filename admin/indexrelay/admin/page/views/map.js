@@ -142,6 +142,7 @@ function OneMap({ summary, route }) {
   const scatter = useRef(null);
   const current = useRef(null);
   const fields = useLoad(() => api.get(`map/${component}/fields?version=${summary.version}`), [summary.version]);
+  const searchers = useSearchers(summary);
   const entries = useMemo(() => points && new Entries(component, points.version), [points]);
 
   // A new version comes whole, with its colours, before anything on the canvas changes.
@@ -226,7 +227,7 @@ function OneMap({ summary, route }) {
   if (!points) return html`<div class="map-frame"><${Skeleton} rows=${10} /></div>`;
   return html`<div class="map-view">
     <div class="map-main">
-      <${MapSearch} summary=${summary} route=${route} onFound=${onFound} found=${found} onClear=${() => {
+      <${MapSearch} summary=${summary} searchers=${searchers} route=${route} onFound=${onFound} found=${found} onClear=${() => {
         setFound(null);
         setTab("view");
       }} />
@@ -271,6 +272,7 @@ function OneMap({ summary, route }) {
             entries=${entries}
             focusRow=${focusRow}
             summary=${summary}
+            searchers=${searchers}
             onShow=${(row) => showRow(row, true)}
             onSimilar=${onFound}
           />
@@ -300,8 +302,7 @@ function useSearchers(summary) {
   }, [lab.data, summary]);
 }
 
-function MapSearch({ summary, route, found, onFound, onClear }) {
-  const searchers = useSearchers(summary);
+function MapSearch({ summary, searchers, route, found, onFound, onClear }) {
   const [by, setBy] = useState("text");
   const [words, setWords] = useState(route.query.get("q") ?? "");
   const [busy, setBusy] = useState(false);
@@ -607,12 +608,11 @@ function Hover({ hover, entries, canvas }) {
 
 // ---- the list ------------------------------------------------------------------------------------
 
-function EntryList({ kind, rows, total, hits, entries, focusRow, summary, onShow, onSimilar }) {
+function EntryList({ kind, rows, total, hits, entries, focusRow, summary, searchers, onShow, onSimilar }) {
   const [most, setMost] = useState(LISTED);
   const [error, setError] = useState(null);
   const [, again] = useState(0);
   const [busy, setBusy] = useState(false);
-  const searchers = useSearchers(summary);
   // A point that was picked on the canvas stands first, wherever it is in the list.
   const shown = useMemo(() => {
     const some = rows.slice(0, most).map((row, at) => ({ row, hit: hits?.[at] ?? null }));
