@@ -150,6 +150,9 @@ export class Scatter {
     if (points.count === 0) this.tree.add(Infinity, Infinity);
     this.tree.finish();
     this.focus = -1;
+    this.box = null;
+    // Who saw all of it still does.
+    if (before !== null && this.fitted) this.fit();
     if (!glide || before === null || isStill()) {
       this.stop("glide");
       this.shown = points.positions;
