@@ -116,3 +116,7 @@ def test_a_command_is_shown_as_it_has_to_be_written_here() -> None:
         )
     shown = Invocation(config="x.toml").adapt(f"{commands.DEAD_LETTERS}, {commands.REBUILDER}")
     assert shown == "indexrelay dead list --config x.toml, indexrelay rebuilder --config x.toml"
+    without = f"{commands.ADMIN_PASSWORD}; {commands.GENERATE_TOKEN}"  # they take no settings
+    assert Invocation(config="x.toml").adapt(without) == without
+    told = Invocation(program="./bin/indexrelay", config="x.toml").adapt(without)
+    assert told == "./bin/indexrelay admin password; ./bin/indexrelay tokens generate"

@@ -184,21 +184,6 @@ class Access:
         """How long a login lasts."""
         return self._admin.session_seconds
 
-    async def viewer(self, request: Request) -> Caller:
-        """A dependency: who asks, at least a viewer."""
-        return caller_of(request)
-
-    async def operator(self, request: Request) -> Caller:
-        """A dependency: who asks, an operator.
-
-        Raises:
-            RefusedError: it is a viewer.
-        """
-        caller = caller_of(request)
-        if caller.role != "operator":
-            raise _for_operators()
-        return caller
-
     def still(self, caller: Caller) -> bool:
         """Whether who was let in may stay, as at a stream that lasts: the session has not ended."""
         return caller.session is None or self._sessions.is_valid(caller.session)

@@ -229,10 +229,13 @@ class Invocation:
             return text
         named = "" if self.config is None else f" --config {shlex.quote(self.config)}"
         try:
-            commands = _commands()
+            commands, configured = _commands()
         except ModuleNotFoundError:
             return text  # the command line's extra is missing, and the sentence names it
-        return commands.sub(lambda found: f"{self.program} {found[1]}{named}", text)
+        return commands.sub(
+            lambda found: f"{self.program} {found[1]}{named if found[1] in configured else ''}",
+            text,
+        )
 
 
 def adapted(text: str) -> str:
@@ -272,12 +275,13 @@ def _config(arguments: Sequence[str]) -> str | None:
 
 
 @cache
-def _commands() -> re.Pattern[str]:
-    """Any command that takes ``--config``, its name in the first group."""
+def _commands() -> tuple[re.Pattern[str], frozenset[str]]:
+    """Any command, its name in the first group; and those that take ``--config``."""
     from indexrelay.console.commands import command_names
 
-    names = "|".join(re.escape(name) for name in sorted(command_names(), key=len, reverse=True))
-    return re.compile(rf"\b{PROGRAM} ({names})(?![\w-])")
+    every = sorted(command_names(configured=False), key=len, reverse=True)
+    names = "|".join(map(re.escape, every))
+    return re.compile(rf"\b{PROGRAM} ({names})(?![\w-])"), frozenset(command_names())
 
 
 def _unlimited(console: "Console") -> "Console":

@@ -283,11 +283,11 @@ def load(name: str) -> TyperCommand | TyperGroup:
     return command
 
 
-def command_names() -> Iterator[str]:
-    """Every command that takes ``--config``, with the words of its name."""
+def command_names(*, configured: bool = True) -> Iterator[str]:
+    """Every command with the words of its name; ``configured``: those that take ``--config``."""
     for name, listed in COMMANDS.items():
         for words in (name, *(f"{name} {verb}" for verb in listed.verbs)):
-            if words not in _WITHOUT_CONFIG:
+            if not (configured and words in _WITHOUT_CONFIG):
                 yield words
 
 
