@@ -17,7 +17,7 @@ import structlog
 from indexrelay.console import main as command_line
 from indexrelay.console.commands import COMMANDS, load
 
-NOT_CALLED = {"demo", "up", "operator", "rebuilder", "reader", "service"}
+NOT_CALLED = {"admin", "demo", "up", "operator", "rebuilder", "reader", "service"}
 """Only their help is asked for here: they never end, or write into the folders of the system."""
 NAMELESS = "nobodyé✓"
 TERMINALS = [("ascii", "20"), ("latin-1", "80"), ("cp1252", "10"), ("utf-8", "200")]

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from indexrelay.console.errors import ExitCode
 from indexrelay.schemas.commands import PROGRAM
-from indexrelay.schemas.names import visible as visible  # noqa: PLC0414 - shown with the others
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -193,6 +192,16 @@ def print_json(document: "BaseModel | dict[str, Any] | list[Any]") -> None:
         stream.flush()
     except BrokenPipeError:
         sys.exit(ExitCode.UNREAD)
+
+
+def visible(text: str) -> str:
+    """``text`` without anything unprintable (`indexrelay.schemas.names.visible`).
+
+    That is imported here, since ``--help`` needs no models.
+    """
+    from indexrelay.schemas.names import visible as made_visible
+
+    return made_visible(text)
 
 
 def visible_lines(text: str) -> str:
