@@ -123,6 +123,8 @@ export class Scatter {
         this.fitted = false;
         this.look(viewState);
       },
+      // The map around it is what takes the keyboard, and has a name.
+      onLoad: () => frame.querySelectorAll("[tabindex]").forEach((each) => (each.tabIndex = -1)),
       onResize: () => (this.fitted ? this.fit(false) : this.draw()),
       onError: (error) => callbacks.onError(error),
     });
