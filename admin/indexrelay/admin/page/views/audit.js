@@ -26,9 +26,9 @@ const COLUMNS = [
   { key: "time", title: "When", cell: (each) => html`<${Stamp} at=${each.time} /><small><${Age} at=${each.time} /></small>` },
   { key: "who", title: "Who", cell: (each) => html`<${Text} value=${each.who} limit=${80} />` },
   { key: "action", title: "What", cell: (each) => WORDS[each.action] ?? clean(String(each.action).replaceAll("_", " "), 60) },
-  { key: "subject", title: "Of what", wide: true, cell: (each) => each.subject && html`<${Clip} value=${each.subject} />` },
+  { key: "subject", title: "Of what", wide: true, cell: (each) => (each.subject ? html`<${Clip} value=${each.subject} />` : null) },
   { key: "release", title: "Release", cell: ({ fields }) => typeof fields.release === "number" && html`<a href=${link("releases", fields.release)}>${fields.release}</a>` },
-  { key: "reason", title: "Why", cell: ({ fields }) => fields.reason && html`<${Clip} value=${fields.reason} />` },
+  { key: "reason", title: "Why", cell: ({ fields }) => (fields.reason ? html`<${Clip} value=${fields.reason} />` : null) },
   { key: "more", title: "More", cell: restOf },
 ];
 

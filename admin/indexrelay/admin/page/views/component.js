@@ -200,7 +200,7 @@ const CHECKS = [
   { key: "passed", title: "Result", cell: passedOf },
   { key: "measured", title: "Measured", align: "end", cell: (each) => measured(each.name, each.measured) },
   { key: "limit", title: "Limit", align: "end", cell: (each) => measured(each.name, each.limit) },
-  { key: "detail", title: "Detail", wide: true, cell: ({ detail, file }) => (detail || file) && html`<${Clip} value=${detail || file} />` },
+  { key: "detail", title: "Detail", wide: true, cell: ({ detail, file }) => (detail || file ? html`<${Clip} value=${detail || file} />` : null) },
 ];
 
 /** A row for each check, those not passed first; files, and checks without a figure, are one row together. */
@@ -230,10 +230,11 @@ function passedOf(check) {
 
 /** In the unit that the name of the check ends in; else a ratio or a count. */
 function measured(name, value) {
+  if (typeof value !== "number") return null;
   if (name.endsWith("_ms")) return millis(value);
   if (name.endsWith("bytes")) return bytes(value);
   if (name.endsWith("_seconds")) return duration(value);
-  return number(value, typeof value === "number" && !Number.isInteger(value) ? 4 : undefined);
+  return number(value, Number.isInteger(value) ? undefined : 4);
 }
 
 function Versions({ me, name, versions }) {
@@ -259,7 +260,7 @@ function Versions({ me, name, versions }) {
         cell: (each) => (each.checks_failed === null ? html`<${Badge} tone="bad" icon="bad">Cannot be read<//>` : each.checks_failed ? html`<${Badge} tone="warn" icon="warn">${number(each.checks_failed)} let through<//>` : html`<${Badge} tone="ok" icon="check">Passed<//>`),
       },
       { key: "served_by", title: "Readers", align: "end", cell: (each) => number(each.served_by) },
-      { key: "reason", title: "Why", cell: (each) => each.reason && html`<${Clip} value=${each.reason} />` },
+      { key: "reason", title: "Why", cell: (each) => (each.reason ? html`<${Clip} value=${each.reason} />` : null) },
       {
         key: "act",
         title: "Action",
