@@ -9,17 +9,23 @@ import { More, usePages } from "./pages.js";
 export function DeadLettersView({ state, me }) {
   const count = state.problems.find((each) => each.code === "dead_letters")?.what;
   const pages = usePages({ path: "dead-letters", field: "letters", key: "id" });
-  const { reload, data, answer } = pages;
+  const { reload, data, answer, forget } = pages;
   // The state says how many there are.
   useEffect(() => {
     if (data) reload();
   }, [count]);
-  const columns = useMemo(() => columnsOf(me, reload), [me]);
+  const columns = useMemo(() => {
+    const onDone = ({ id, outcome }) => {
+      if (outcome !== "unreadable") forget(id);
+      reload();
+    };
+    return columnsOf(me, onDone);
+  }, [me]);
   return html`
     <${PageHead}
       title="Dead letters"
       lead="Events that no rebuilder could read. Nothing waits for them, but what they were to tell may be missing."
-      actions=${data?.length > 1 && html`<${RetryAll} me=${me} letters=${data} onDone=${reload} />`}
+      actions=${data?.length > 1 && html`<${RetryAll} me=${me} letters=${data} forget=${forget} onDone=${reload} />`}
     />
     ${answer?.not_kept > 0 && html`<p class="note">${number(answer.not_kept)} more could not be read and were not kept, since there were too many.</p>`}
     <${Loaded}
@@ -40,7 +46,8 @@ export function DeadLettersView({ state, me }) {
   `;
 }
 
-function columnsOf(me, reload) {
+/** @param {(answer) => void} onDone told of what came of one letter. */
+function columnsOf(me, onDone) {
   return [
     { key: "id", title: "Letter", sort: (each) => each.id, cell: (each) => number(each.id) },
     { key: "added_at", title: "Since", sort: (each) => each.added_at, cell: (each) => html`<${Age} at=${each.added_at} />` },
@@ -51,7 +58,7 @@ function columnsOf(me, reload) {
       key: "act",
       title: "Actions",
       cell: (each) => html`<span class="row-actions">
-        <${RetryOne} me=${me} letter=${each} onDone=${reload} />
+        <${RetryOne} me=${me} letter=${each} onDone=${onDone} />
         <${Action}
           me=${me}
           danger
@@ -63,7 +70,7 @@ function columnsOf(me, reload) {
           verb="Drop"
           path=${`dead-letters/${each.id}/drop`}
           done=${(answer) => (answer.outcome === "dropped" ? `Letter ${each.id} is dropped.` : `Letter ${each.id} was gone already.`)}
-          onDone=${reload}
+          onDone=${onDone}
         />
       </span>`,
     },
@@ -98,8 +105,9 @@ function RetryOne({ me, letter, onDone }) {
     if (why) return;
     setBusy(true);
     try {
-      toast(...said(await api.post(`dead-letters/${letter.id}/retry`, {})));
-      onDone();
+      const answer = await api.post(`dead-letters/${letter.id}/retry`, {});
+      toast(...said(answer));
+      onDone(answer);
     } catch (error) {
       toast(error.message, "bad");
     }
@@ -110,7 +118,7 @@ function RetryOne({ me, letter, onDone }) {
   <//>`;
 }
 
-function RetryAll({ me, letters, onDone }) {
+function RetryAll({ me, letters, forget, onDone }) {
   const [busy, setBusy] = useState(false);
   const why = canOperate(me) ? null : FOR_OPERATORS;
   const retry = async () => {
@@ -118,7 +126,11 @@ function RetryAll({ me, letters, onDone }) {
     setBusy(true);
     const counts = { received: 0, unreadable: 0, gone: 0 };
     try {
-      for (const letter of letters) counts[(await api.post(`dead-letters/${letter.id}/retry`, {})).outcome] += 1;
+      for (const { id } of letters) {
+        const { outcome } = await api.post(`dead-letters/${id}/retry`, {});
+        counts[outcome] += 1;
+        if (outcome !== "unreadable") forget(id);
+      }
       toast(`${number(counts.received)} are events again, ${number(counts.unreadable)} still cannot be read.`, counts.unreadable ? "warn" : "ok");
     } catch (error) {
       toast(error.message, "bad");

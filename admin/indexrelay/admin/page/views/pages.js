@@ -8,8 +8,9 @@ const PAGE = 50;
 /**
  * @param {string} path of the list; `field` of the answer with the rows; `key` of a row.
  * @param {string[]} events those after which it is asked for again.
- * @returns {{data, error, loading, reload, answer, more, older, busy}} the first four as `useLoad`
- *     does; `answer` is the newest one with a first page, for what it says beside the rows.
+ * @returns {{data, error, loading, reload, answer, more, older, busy, forget}} the first four as
+ *     `useLoad` does; `answer` is the newest one with a first page, for what it says beside the rows;
+ *     `forget(value)` takes the row with this key out, which is there no more.
  */
 export function usePages({ path, field, key, events = [] }) {
   const [list, setList] = useState(null);
@@ -58,14 +59,15 @@ export function usePages({ path, field, key, events = [] }) {
     }
   }
 
-  return { data: list?.rows ?? null, answer: list?.answer ?? null, error, loading, reload, more: (list?.next ?? null) !== null, older, busy };
+  const forget = useCallback((value) => setList((before) => before && { ...before, rows: before.rows.filter((row) => row[key] !== value) }), []);
+  return { forget, data: list?.rows ?? null, answer: list?.answer ?? null, error, loading, reload, more: (list?.next ?? null) !== null, older, busy };
 }
 
-/** A new first page before the older ones that were opened; where it does not reach them, they go. */
+/** A new first page before the older ones that were opened; they go where it does not reach them, or is all. */
 function joined(found, before, field, key) {
   const first = found[field];
   const at = before?.rows.findIndex((row) => row[key] === first.at(-1)?.[key]) ?? -1;
-  if (at < 0) return { answer: found, rows: first, next: found.next ?? null };
+  if (at < 0 || (found.next ?? null) === null) return { answer: found, rows: first, next: found.next ?? null };
   const older = before.rows.slice(at + 1);
   return { answer: found, rows: [...first, ...older], next: older.length ? before.next : (found.next ?? null) };
 }
