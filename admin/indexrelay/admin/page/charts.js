@@ -93,9 +93,10 @@ function timeAxis() {
   return { ...look(), size: 32, values };
 }
 
-function valueAxis(format, isLogarithmic) {
+function valueAxis(format, steps, isLogarithmic) {
   const values = (_, splits) => splits.map((value) => (value === null ? "" : format(value)));
   const drawn = { ...look(), size: 62, values };
+  if (steps && !isLogarithmic) drawn.incrs = steps;
   // On a logarithmic scale only the powers of ten have a line, as they have a word.
   if (isLogarithmic) drawn.grid.filter = (_, splits) => splits.map((value) => (isPower(value) ? value : null));
   return drawn;
@@ -127,10 +128,11 @@ function drawnSeries({ label, tone, points, values }) {
  *     `points`: "full" or "hollow" dots instead of a line.
  * @param {(value: number) => string} format how a value is written.
  * @param {(value: number) => string} onAxis the same beside the axis, if that is to be shorter.
+ * @param {number[]} steps how far two lines of the axis may be apart; none: decimal numbers.
  * @param {[number, number]} span the times that are shown at first; none: those that there are.
  * @param {[number, number]} range what the scale shows at least; none: what the values need.
  */
-export function Chart({ title, times, series, format, onAxis, range = null, span = null, empty = "Nothing was measured in this time." }) {
+export function Chart({ title, times, series, format, onAxis, steps, range = null, span = null, empty = "Nothing was measured in this time." }) {
   const frame = useRef(null);
   const [error, setError] = useState(null);
   const [place, setPlace] = useState(null);
@@ -158,7 +160,7 @@ export function Chart({ title, times, series, format, onAxis, range = null, span
           legend: { show: false },
           cursor: { sync: { key: "time" }, points: { size: 7 }, drag: { x: true, y: false } },
           scales: { x: { time: true, ...(span && { range: (_, low, high) => zoomed(low, high, times, span) }) }, y: scale },
-          axes: [timeAxis(), valueAxis(onAxis ?? format, isLogarithmic)],
+          axes: [timeAxis(), valueAxis(onAxis ?? format, steps, isLogarithmic)],
           series: [{}, ...series.map(drawnSeries)],
           hooks: { setCursor: [(drawn) => setPlace(drawn.cursor.idx ?? null)] },
         };

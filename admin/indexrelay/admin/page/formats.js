@@ -154,7 +154,7 @@ export function axisTime(seconds, step) {
 export function axisDuration(seconds) {
   if (!isNumber(seconds)) return NOTHING;
   const shown = (value) => Number(value.toPrecision(3)).toString();
-  if (seconds === 0 || (seconds >= 1 && seconds < 300)) return `${shown(seconds)} s`;
+  if (seconds === 0 || (seconds >= 1 && (seconds < 60 || seconds % 60 !== 0) && seconds < 300)) return `${shown(seconds)} s`;
   if (seconds < 0.001) return `${shown(seconds * 1e6)} µs`;
   if (seconds < 1) return `${shown(seconds * 1000)} ms`;
   return seconds < 7200 ? `${shown(seconds / 60)} min` : `${shown(seconds / 3600)} h`;

@@ -40,6 +40,11 @@ const RANGES = [
 /** Rebuilds, and releases, that are asked for: all that are kept. */
 const MOST = 10_000;
 const WHOLE = [0, 1];
+/** Steps of an axis of seconds: such as a clock has. */
+const SECONDS = [
+  0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200,
+  14_400, 21_600, 43_200, 86_400, 172_800, 432_000, 864_000, 2_592_000,
+];
 /** So much time a chart shows at least. */
 const LEAST_SECONDS = 600;
 /** Of many rebuilds in a row, the page asks again once. */
@@ -100,13 +105,13 @@ function Drawn({ history, range, tab }) {
     <//>
     <div class="two">
       <${Panel} title="Rebuild durations" note="One dot for each rebuild.">
-        <${Chart} title="Rebuild durations" ...${rebuildSeries} span=${span} format=${duration} onAxis=${axisDuration} empty="No rebuild ended in this time." />
+        <${Chart} title="Rebuild durations" ...${rebuildSeries} span=${span} format=${duration} onAxis=${axisDuration} steps=${SECONDS} empty="No rebuild ended in this time." />
       <//>
       <${Panel} title="Success rate" note="Of the rebuilds of the 24 hours before.">
         <${Chart} title="Success rate" ...${sampled.success} span=${span} format=${percent} range=${WHOLE} />
       <//>
       <${Panel} title="Freshness" note="Age of the oldest commit that was not served.">
-        <${Chart} title="Freshness" ...${sampled.freshness} span=${span} format=${duration} onAxis=${axisDuration} />
+        <${Chart} title="Freshness" ...${sampled.freshness} span=${span} format=${duration} onAxis=${axisDuration} steps=${SECONDS} />
       <//>
       <${Panel} title="Search latency" note="As the gates measured the slowest released index.">
         <${Chart} title="Search latency" ...${sampled.latency} span=${span} format=${millis} onAxis=${(value) => axisDuration(value / 1000)} />
@@ -211,11 +216,18 @@ function names(list, limit = 4) {
   return all.length > limit ? `${shown} and ${number(all.length - limit)} more` : shown;
 }
 
+function Built({ row }) {
+  const failed = row.failed ?? [];
+  const rebuilt = (row.components ?? []).filter((each) => !failed.includes(each));
+  return html`${(rebuilt.length > 0 || failed.length === 0) && names(rebuilt)}
+    ${failed.length > 0 && html`<small class="said">failed: ${names(failed)}</small>`}`;
+}
+
 const REBUILD_COLUMNS = [
   { key: "at", title: "Ended", sort: (row) => Date.parse(row.at), cell: (row) => html`<${Stamp} at=${row.at} />` },
   { key: "status", title: "Result", sort: (row) => row.status, cell: (row) => html`<${State} value=${row.status} />` },
   { key: "seconds", title: "Took", align: "end", sort: (row) => row.seconds, cell: (row) => html`<${Duration} seconds=${row.seconds} />` },
-  { key: "components", title: "Components", cell: (row) => html`${names(row.components)}${row.failed?.length > 0 && html`<small class="said">failed: ${names(row.failed)}</small>`}` },
+  { key: "components", title: "Components", cell: (row) => html`<${Built} row=${row} />` },
   { key: "trigger", title: "Cause", sort: (row) => row.trigger, cell: (row) => clean(row.trigger, 80) },
   {
     key: "release",

@@ -213,7 +213,7 @@ function buildRows(components) {
 }
 
 // A component is counted among those that are built while it still waits for its turn.
-const WORDS = { waiting: "waiting", verifying: "verifying" };
+const WORDS = { waiting: "waiting", verifying: "verifying", storing: "verifying", releasing: "verifying" };
 
 function buildingRows(components) {
   return components
