@@ -11,6 +11,7 @@ import pytest
 from indexrelay.admin.lab import LabRequest, SearchLab
 from indexrelay.admin.version_cache import Named, VersionCache
 from indexrelay.components.embedder import Embedders
+from indexrelay.components.served import Hit
 from indexrelay.testing import Pipeline
 from tests.admin.songs import HOSTILE, vectors
 
@@ -189,30 +190,51 @@ def test_a_component_whose_files_are_corrupt_says_so_and_the_other_side_answers(
     assert len(whole.hits) == 2
 
 
-def test_a_search_of_a_users_kind_that_fails_is_named_and_the_other_side_answers(
-    songs: Pipeline, song_versions: VersionCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Broken:
-        def search(self, vector: Any, *, k: int = 10) -> Any:
+class Broken:
+    """What a user's kind may serve: its search raises, or finds what cannot be shown."""
+
+    def __init__(self, found: list[Any] | None) -> None:
+        self.found = found
+
+    def search(self, vector: Any, *, k: int = 10) -> Any:
+        if self.found is None:
             raise RuntimeError(f"no {k} like {vector}: {HOSTILE}")
+        return self.found
 
-        def search_by_id(self, entry_id: str, *, k: int = 10) -> Any:
-            return self.search(entry_id, k=k)
+    def search_by_id(self, entry_id: str, *, k: int = 10) -> Any:
+        return self.search(entry_id, k=k)
 
-        def close(self) -> None: ...
+    def close(self) -> None: ...
 
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        (None, "RuntimeError: no 2 like song-05"),
+        ([Hit("a", 1.0, {1, 2})], "TypeError"),
+        ([Hit("a", 1.0, float("nan"))], "ValueError"),
+        (["a"], "AttributeError"),
+    ],
+)
+def test_a_search_of_a_users_kind_that_fails_is_named_and_the_other_side_answers(
+    songs: Pipeline,
+    song_versions: VersionCache,
+    monkeypatch: pytest.MonkeyPatch,
+    found: list[Any] | None,
+    says: str,
+) -> None:
     lab = SearchLab(songs.settings, song_versions, embedders=Embedders(songs.settings))
     whole = song_versions.open
 
     def opened(named: Named) -> Any:
         served = whole(named)
-        if named.release.number == 2:
+        if named.release.number == 2 or named.component != "sounds":
             return served
-        return SimpleNamespace(value=Broken(), manifest=served.manifest)
+        return SimpleNamespace(value=Broken(found), manifest=served.manifest)
 
     monkeypatch.setattr(song_versions, "open", opened)
     asked = question(("sounds", 1), ("sounds", 2), id="song-05", k=2)
     broken, other = lab.search(LabRequest.model_validate(asked)).sides
     assert broken.error is not None
-    assert "the search of sounds failed: RuntimeError: no 2 like song-05" in broken.error.detail
+    assert f"the search of sounds failed: {says}" in broken.error.detail
     assert len(other.hits) == 2

@@ -15,7 +15,7 @@ lab's own. A question keeps no reader from its work.
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
@@ -201,15 +201,6 @@ class LabAnswer(BaseModel):
     """Hits of both that have another rank."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """The hits of one side, before it is known what the other has."""
-
-    answer: SideAnswer
-    hits: Sequence[Hit] = ()
-    texts: Mapping[str, str] = field(default_factory=dict)
-
-
 class SearchLab:
     """Asks versions of kept releases; safe to use from many threads."""
 
@@ -251,18 +242,17 @@ class SearchLab:
             FieldError: no side has an answer.
         """
         found = [self._side(number, side, asked) for number, side in enumerate(asked.sides)]
-        errors = [each.answer.error for each in found]
+        errors = [each.error for each in found]
         if all(errors) and (error := errors[0]) is not None:
             raise FieldError(error.field, error.detail)
         if len(found) == 1:
-            return LabAnswer(sides=[_shown(found[0], {})], overlap_at_k=None)
-        ranks = [{hit.id: rank for rank, hit in enumerate(each.hits, 1)} for each in found]
-        first, second = ranks
+            return LabAnswer(sides=found, overlap_at_k=None)
+        first, second = ({hit.id: hit.rank for hit in each.hits} for each in found)
         both = first.keys() & second.keys()
         most = max(len(first), len(second))
         is_compared = most > 0 and not any(errors)
         return LabAnswer(
-            sides=[_shown(each, other) for each, other in zip(found, reversed(ranks), strict=True)],
+            sides=[_beside(found[0], second), _beside(found[1], first)],
             overlap_at_k=len(both) / most if is_compared else None,
             only_first=len(first) - len(both),
             only_second=len(second) - len(both),
@@ -308,7 +298,7 @@ class SearchLab:
             f"function as `embedder` of the collection,{instead} or give a vector or an id"
         )
 
-    def _side(self, number: int, side: Side, asked: LabRequest) -> _Found:
+    def _side(self, number: int, side: Side, asked: LabRequest) -> SideAnswer:
         """What one side answers; what goes wrong with it stands in its answer."""
         at = f"sides.{number}"
         answer = SideAnswer(component=side.component, release=side.release or 0)
@@ -326,9 +316,9 @@ class SearchLab:
             said = f"the search of {side.component} failed: {describe_error(error)}"
             wrong = SideError(field=f"{at}.component", detail=said)
         wrong = wrong.model_copy(update={"detail": shortened(wrong.detail, MAX_ERROR)})
-        return _Found(answer=answer.model_copy(update={"error": wrong}))
+        return answer.model_copy(update={"error": wrong})
 
-    def _ask(self, named: Named, asked: LabRequest, answer: SideAnswer, at: str) -> _Found:
+    def _ask(self, named: Named, asked: LabRequest, answer: SideAnswer, at: str) -> SideAnswer:
         began = perf_counter()
         opened = self._versions.open(named)
         open_seconds = perf_counter() - began
@@ -352,19 +342,18 @@ class SearchLab:
         explanation = getattr(hits, "explanation", None)
         degraded = getattr(hits, "degraded", None)
         was_embedded = asked.vector is None and question.vector is not None
-        return _Found(
-            hits=hits,
-            texts=self._texts_of(hits, opened.manifest, named.release),
-            answer=answer.model_copy(
-                update={
-                    "asked_by": [name for name in _FORMS if getattr(question, name) is not None],
-                    "notes": [*notes, *([] if degraded is None else [degraded])],
-                    "explanation": None if explanation is None else explanation.as_json(),
-                    "seconds": seconds,
-                    "open_seconds": open_seconds,
-                    "embed_seconds": embed_seconds if was_embedded else None,
-                }
-            ),
+        shown = [*hits[: asked.k]]
+        texts = self._texts_of(shown, opened.manifest, named.release)
+        return answer.model_copy(
+            update={
+                "hits": [_hit(rank, hit, texts.get(hit.id)) for rank, hit in enumerate(shown, 1)],
+                "asked_by": [name for name in _FORMS if getattr(question, name) is not None],
+                "notes": [*notes, *([] if degraded is None else [degraded])],
+                "explanation": None if explanation is None else explanation.as_json(),
+                "seconds": seconds,
+                "open_seconds": open_seconds,
+                "embed_seconds": embed_seconds if was_embedded else None,
+            }
         )
 
     def _texts_of(
@@ -437,30 +426,29 @@ def _asked(asked: LabRequest) -> list[str]:
     return [name for name in _FORMS if getattr(asked, name) is not None]
 
 
-def _shown(found: _Found, other: Mapping[str, int]) -> SideAnswer:
-    hits = []
-    for rank, hit in enumerate(found.hits, 1):
-        raw = hit.payload_json or b""
-        payload, start = shown_payload(raw)
-        arms: Mapping[str, Any] | None = getattr(hit, "arms", None)
-        hits.append(
-            LabHit(
-                id=hit.id,
-                rank=rank,
-                score=_finite(hit.score),
-                other_rank=other.get(hit.id),
-                payload=payload,
-                payload_start=start,
-                payload_bytes=len(raw),
-                text=found.texts.get(hit.id),
-                arms=None
-                if arms is None
-                else {
-                    name: Arm(rank=arm.rank, score=_finite(arm.score)) for name, arm in arms.items()
-                },
-            )
-        )
-    return found.answer.model_copy(update={"hits": hits})
+def _hit(rank: int, hit: Hit, text: str | None) -> LabHit:
+    """A hit within the limits of an answer."""
+    raw = hit.payload_json or b""
+    payload, start = shown_payload(raw)
+    arms: Mapping[str, Any] = getattr(hit, "arms", None) or {}
+    shown = {name: Arm(rank=arm.rank, score=_finite(arm.score)) for name, arm in arms.items()}
+    return LabHit(
+        id=hit.id,
+        rank=rank,
+        score=_finite(hit.score),
+        other_rank=None,
+        payload=payload,
+        payload_start=start,
+        payload_bytes=len(raw),
+        text=text,
+        arms=shown or None,
+    )
+
+
+def _beside(side: SideAnswer, other: Mapping[str, int]) -> SideAnswer:
+    """A side whose hits know their ranks on the other one."""
+    hits = [hit.model_copy(update={"other_rank": other.get(hit.id)}) for hit in side.hits]
+    return side.model_copy(update={"hits": hits})
 
 
 def _finite(score: float) -> float | None:
