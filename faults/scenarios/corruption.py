@@ -469,7 +469,7 @@ def _up(bench: Bench) -> Iterator[None]:
     up = Process(
         "up",
         "indexrelay.console.main",
-        ["up", "--readers", "1", "--config", bench.config],
+        ["up", "--readers", "1", "--no-admin", "--config", bench.config],
         log=bench.folder / "logs" / "up.log",
         environ={},
     )

@@ -8,9 +8,11 @@ embedded server. `Stop` turns SIGINT and SIGTERM into a flag that a loop looks a
 """
 
 import contextlib
+import errno
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -188,6 +190,34 @@ def operator_child(shared: RoleSettings) -> Child:
         environ=shared.environ,
         log=shared.log("operator"),
     )
+
+
+def admin_child(shared: RoleSettings, *, port: int) -> Child:
+    """The admin page, on a port of the address that the settings say."""
+    return Child(
+        "admin",
+        ["admin", "--port", str(port), *shared.options],
+        environ=shared.environ,
+        log=shared.log("admin"),
+    )
+
+
+def free_port(host: str, wanted: int) -> int:
+    """``wanted``, if nobody listens there; else one that is free.
+
+    Raises:
+        OSError: the address is none of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, wanted))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            trial.bind((host, 0))
+        return int(trial.getsockname()[1])
 
 
 def reader_child(

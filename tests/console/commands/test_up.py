@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.console.conftest import commit
@@ -55,6 +57,13 @@ def eventually(condition: Callable[[], bool], *, seconds: float) -> None:
         assert now < deadline, "it did not happen in time"
         pause.wait(max(0.05, now - looked_at))
         looked_at = time.monotonic()
+
+
+def answers(page: httpx.Client) -> bool:
+    try:
+        return page.get("/api/admin/health").is_success
+    except httpx.TransportError:
+        return False
 
 
 def asked(arguments: Sequence[str]) -> Any:
@@ -173,7 +182,10 @@ def test_up_that_is_killed_takes_its_children_and_theirs_along(tmp_path: Path) -
     log = tmp_path / "said"
     with log.open("wb") as said:
         up = subprocess.Popen(
-            installed("up", "--readers", "0", *at), stdout=said, stderr=said, cwd=tmp_path
+            installed("up", "--readers", "0", "--no-admin", *at),
+            stdout=said,
+            stderr=said,
+            cwd=tmp_path,
         )
         try:
             eventually(lambda: "rebuilder.started" in log.read_text(), seconds=60)
@@ -219,6 +231,14 @@ def test_everything_on_one_machine_serves_restarts_and_stops(tmp_path: Path) -> 
             (state,) = readers().values()
             for name in ("embeddings", "mine"):
                 assert state["components"][name]["covers"] == {"tracks": 1}
+            found = re.search(
+                r"^admin page: (http://\S+)$", (tmp_path / "said").read_text(), re.MULTILINE
+            )
+            assert found is not None
+            page = httpx.Client(base_url=found.group(1), timeout=30)
+            eventually(lambda: answers(page), seconds=60)
+            assert page.get("/api/admin/state").json()["sentence"].startswith("all is well")
+            page.close()
             rebuilt = asked(["rebuild", "embeddings", "--wait", "--json", *at])
             assert rebuilt["result"]["indexes_rebuilt"] == ["embeddings"]
 

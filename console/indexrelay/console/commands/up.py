@@ -1,8 +1,8 @@
 """``indexrelay up``: all roles on one machine, each in a process of its own, and the server.
 
-A rebuilder, readers, and an operator where the settings give it something to do. They start in the
-order in which they need each other, stop in the reverse order, and are started again when they die.
-SIGHUP has all of them read their settings again, unless these are wrong.
+A rebuilder, readers, the admin page, and an operator where the settings give it something to do.
+They start in the order in which they need each other, stop in the reverse order, and are started
+again when they die. SIGHUP has all of them read their settings again, unless these are wrong.
 On a terminal the state of the installation is redrawn every second; without one the log lines of
 all processes go to stderr. A lock on the data folder refuses a second `up`.
 """
@@ -32,6 +32,8 @@ from indexrelay.console.processes import (
     RoleSettings,
     Stop,
     Supervisor,
+    admin_child,
+    free_port,
     operator_child,
     reader_child,
     rebuilder_child,
@@ -42,6 +44,8 @@ from indexrelay.console.terminal import note, stderr, visible_lines
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
 from indexrelay.schemas.files import make_private_folder, open_private
+from indexrelay.schemas.monitoring import is_loopback
+from indexrelay.schemas.settings import Settings
 
 _LOOK_SECONDS: Final = 0.2
 _REDRAW_SECONDS: Final = 1.0
@@ -58,13 +62,19 @@ def up(
             min=1, max=65000, help="The first reader's port; otherwise they use unix sockets."
         ),
     ] = None,
+    admin: Annotated[
+        bool, typer.Option("--admin/--no-admin", help="Whether to serve the admin page.")
+    ] = True,
     config: Config = None,
 ) -> None:
-    """Run the server (unless a URL is given), a rebuilder and readers; stop them all at the end."""
-    raise typer.Exit(run_everything(config, readers=readers, port=port))
+    """Run the server (unless a URL is given), a rebuilder, readers and the admin page; stop them
+    all at the end."""
+    raise typer.Exit(run_everything(config, readers=readers, port=port, admin=admin))
 
 
-def run_everything(config: Path | None, *, readers: int, port: int | None) -> ExitCode:
+def run_everything(
+    config: Path | None, *, readers: int, port: int | None, admin: bool = True
+) -> ExitCode:
     """Start all, supervise them until a signal comes, stop all.
 
     Raises:
@@ -104,6 +114,7 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
                 for number in range(1, readers + 1)
             ],
             SettingsReload(settings, config, asked=asked, sets_up_logs=not live),
+            admin_port=admin_port_of(settings) if admin else None,
         )
         stack.callback(roles.stop)
         roles.start()
@@ -112,6 +123,8 @@ def run_everything(config: Path | None, *, readers: int, port: int | None) -> Ex
             f"up: 1 rebuilder{operators}, {readers} reader(s), data in {settings.data_dir}; "
             "Ctrl-C stops"
         )
+        if roles.admin_address is not None:
+            note(f"admin page: {roles.admin_address}")
 
         def look() -> None:
             if server is not None:
@@ -131,13 +144,29 @@ class Roles:
     """The processes of one machine, by the settings of now."""
 
     def __init__(
-        self, shared: RoleSettings, readers: Sequence[Child], reload: SettingsReload
+        self,
+        shared: RoleSettings,
+        readers: Sequence[Child],
+        reload: SettingsReload,
+        *,
+        admin_port: int | None = None,
     ) -> None:
-        """Nothing is started yet."""
+        """Nothing is started yet.
+
+        Args:
+            admin_port: of the admin page; ``None``: there is none.
+        """
         self.reload = reload
         self._rebuilder, self._operator = rebuilder_child(shared), operator_child(shared)
-        self._readers = readers
+        self._others = list(readers)
+        self.admin_address: str | None = None
+        """Where the admin page is; ``None``: there is none."""
         first = [self._rebuilder, *([self._operator] if reload.settings.has_duties else [])]
+        if admin_port is not None:
+            host = reload.settings.admin.host
+            self.admin_address = f"http://{f'[{host}]' if ':' in host else host}:{admin_port}"
+            first.append(admin_child(shared, port=admin_port))
+            self._others.append(first[-1])
         self._supervisor = Supervisor(first, readers, clock=SystemClock())
 
     def start(self) -> None:
@@ -152,7 +181,7 @@ class Roles:
             return
         had_duties = self.reload.settings.has_duties
         self.reload.take(new)
-        for child in (self._rebuilder, *self._readers, *([self._operator] if had_duties else [])):
+        for child in (self._rebuilder, *self._others, *([self._operator] if had_duties else [])):
             child.hang_up()
         if new.has_duties and not had_duties:
             self._supervisor.add(self._operator)
@@ -162,6 +191,23 @@ class Roles:
     def stop(self) -> None:
         """Stop all of them, the readers first."""
         self._supervisor.stop(grace_seconds=_GRACE_SECONDS)
+
+
+def admin_port_of(settings: Settings) -> int:
+    """The port of the admin page; where the settings say nothing of it, one that is free.
+
+    Raises:
+        CommandError: other machines would reach it, and nobody may log in.
+        OSError: the address is none of this machine.
+    """
+    wanted = settings.admin
+    if wanted.open and not is_loopback(wanted.host):
+        raise CommandError(
+            f"the admin page is to listen at {wanted.host}, which other machines reach, and the "
+            f"settings name nobody who may log in: name a user in [admin.users.NAME] "
+            f"({commands.ADMIN_PASSWORD} makes the hash), or leave it out with --no-admin"
+        )
+    return wanted.port if settings.has_admin else free_port(wanted.host, wanted.port)
 
 
 @contextmanager
@@ -200,7 +246,10 @@ def _watch_live(roles: Roles, look: Callable[[], None], stop: Stop) -> None:
             if installation.settings is not roles.reload.settings:
                 installation.close()
                 installation = stack.enter_context(Installation(roles.reload.settings))
-            live.update(_page(installation, refused=roles.reload.refused), refresh=True)
+            page = _page(installation, refused=roles.reload.refused)
+            if roles.admin_address is not None:
+                page = Group(Text(f"admin page: {roles.admin_address}", style="dim"), page)
+            live.update(page, refresh=True)
             for _ in range(round(_REDRAW_SECONDS / _LOOK_SECONDS)):
                 if stop.wait(_LOOK_SECONDS):
                     return
