@@ -58,8 +58,8 @@ COMMANDS: Final[Mapping[str, Listed]] = {
     "up": Listed(
         module="commands.up",
         panel=_RUN,
-        help="Run the server (unless a URL is given), a rebuilder and readers; stop them all at "
-        "the end.",
+        help="Run the server (unless a URL is given), a rebuilder, readers and the admin page; "
+        "stop them all at the end.",
     ),
     "rebuilder": Listed(
         module="commands.roles", panel=_RUN, help="Build what is due until SIGTERM or Ctrl-C."
