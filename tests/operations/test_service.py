@@ -7,6 +7,7 @@ from indexrelay.operations.service import OperatorService
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.catalog import Catalog
+from indexrelay.testing import FakeClock
 from tests.fixtures.logs import capture_logs
 from tests.streams.polling import eventually
 
@@ -15,6 +16,8 @@ WAIT_SECONDS = 20.0
 
 class Counting:
     """A duty that says when it had a turn."""
+
+    longest_turn_seconds: float | None = 300.0
 
     def __init__(self, name: str, *, fails: int = 0) -> None:
         self.name = name
@@ -50,10 +53,11 @@ class Endless(Counting):
         self._ended.set()
 
 
-def service(folder: Path, *duties: Counting) -> OperatorService:
+def service(folder: Path, *duties: Counting, clock: FakeClock | None = None) -> OperatorService:
     settings = Settings.model_validate({"data_dir": folder})
     return OperatorService(
         settings,
+        clock=clock,
         catalog=Catalog.open(settings.catalog_url),
         store=ArtifactStore.of(settings),
         duties=duties,
@@ -111,6 +115,25 @@ def test_the_settings_decide_which_duties_there_are(tmp_path: Path, declared: bo
         operator.start()
         operator.stop()
     assert any(each["event"] == "operator.idle" for each in events) is not declared
+
+
+def test_a_duty_hangs_whose_turn_takes_longer_than_any_should_and_a_backup_does_not(
+    tmp_path: Path,
+) -> None:
+    clock = FakeClock()
+    look, backup = Endless("look"), Endless("backup")
+    backup.longest_turn_seconds = None
+    operator = service(tmp_path, look, backup, clock=clock)
+    operator.start()
+    assert look.had.wait(WAIT_SECONDS)
+    assert backup.had.wait(WAIT_SECONDS)
+    clock.advance(300)
+    assert not operator.hanging
+    clock.advance(1)
+    assert set(operator.hanging) == {"look"}
+    look.stop()
+    eventually(lambda: not operator.hanging)
+    operator.stop()
 
 
 def test_a_service_that_is_retired_lets_a_turn_end_that_takes_long(tmp_path: Path) -> None:

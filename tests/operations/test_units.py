@@ -91,7 +91,8 @@ def test_a_unit_names_paths_as_they_are_and_watches_the_loops_that_may_not_hang(
         assert command.startswith('ExecStart="/opt/indexrelay/bin/indexrelay" ')
         assert command.endswith(' --config "/etc/a $$b %%c/x.toml"')
     watched = {name for name, text in texts.items() if "\nWatchdogSec=" in text}
-    assert watched == {REBUILDER, READER, ADMIN}
+    assert watched == {REBUILDER, READER, OPERATOR, ADMIN}
+    assert all("\nExecReload=/bin/kill -HUP $MAINPID\n" in text for text in texts.values())
     assert list(units_of(where, with_operator=False)) == [REBUILDER, READER]
 
 

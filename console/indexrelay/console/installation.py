@@ -67,7 +67,10 @@ class Installation:
     @cached_property
     def catalog(self) -> Catalog:
         """The catalog; its tables are made where they are missing."""
-        return Catalog.open(self.settings.catalog_url)
+        catalog = Catalog.open(self.settings.catalog_url)
+        if catalog.migrated:
+            self.audit(AuditAction.MIGRATED, subject="catalog", added=[*catalog.migrated])
+        return catalog
 
     @cached_property
     def store(self) -> ArtifactStore:

@@ -29,6 +29,7 @@ from indexrelay.operations.notice_lease import NoticeLease
 from indexrelay.operations.notifications import Notice, Notifier, about, notices_of
 from indexrelay.operations.observer import Observation, Observer
 from indexrelay.operations.server import MonitoringServer, Page, problem
+from indexrelay.operations.service import LONGEST_TURN_SECONDS
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Background, Clock
 from indexrelay.schemas.diagnostics import describe_error
@@ -148,6 +149,11 @@ class Monitor:
     def name(self) -> str:
         """What the duty is called."""
         return "monitoring"
+
+    @property
+    def longest_turn_seconds(self) -> float:
+        """After which a look counts as hanging."""
+        return LONGEST_TURN_SECONDS
 
     @property
     def port(self) -> int:

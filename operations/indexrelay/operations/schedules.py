@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 from indexrelay.health.due import left_alone
 from indexrelay.health.facts import Facts
 from indexrelay.operations.rebuilds import RebuildRequest
-from indexrelay.operations.service import DutyResources
+from indexrelay.operations.service import LONGEST_TURN_SECONDS, DutyResources
 from indexrelay.producers.events import EventDraft, EventSender
 from indexrelay.schemas.clock import SystemClock, is_ahead
 from indexrelay.schemas.errors import IndexRelayError, UnknownNameError, see_installed
@@ -44,6 +44,7 @@ class ScheduleDuty:
     """Looks at every schedule; a `Duty`."""
 
     name: Final = "schedules"
+    longest_turn_seconds: Final = LONGEST_TURN_SECONDS
 
     def __init__(self, resources: DutyResources) -> None:
         """Raises MissingExtraError: cronsim is not installed."""

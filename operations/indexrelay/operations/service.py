@@ -37,6 +37,11 @@ class Duty(Protocol):
         """For threads and logs: ``schedules``."""
         ...
 
+    @property
+    def longest_turn_seconds(self) -> float | None:
+        """After which a turn counts as hanging; ``None``: it may rightly take hours."""
+        ...
+
     def turn(self) -> float:
         """Do what is due now; the seconds until the next turn."""
         ...
@@ -123,12 +128,18 @@ class OperatorService:
             settings_refused=settings_refused,
         )
         self._duties = duties_of(resources) if duties is None else list(duties)
-        self._threads = [Background(duty.turn, name=duty.name) for duty in self._duties]
+        self._turns = [_Turns(duty, resources.clock) for duty in self._duties]
+        self._threads = [Background(each.turn, name=each.duty.name) for each in self._turns]
 
     @property
     def duties(self) -> tuple[str, ...]:
         """Their names."""
         return tuple(duty.name for duty in self._duties)
+
+    @property
+    def hanging(self) -> tuple[str, ...]:
+        """The duties whose turn takes longer than any should."""
+        return tuple(each.duty.name for each in self._turns if each.hangs)
 
     def step(self) -> None:
         """One turn of each duty, in the caller's thread and in place of `start`: for a program that
@@ -168,6 +179,32 @@ class OperatorService:
             thread.stop()
         self._connection.close()
 
+
+class _Turns:
+    """The turns of one duty, and whether one of them hangs."""
+
+    def __init__(self, duty: Duty, clock: Clock) -> None:
+        self.duty = duty
+        self._clock = clock
+        self._began: float | None = None
+
+    def turn(self) -> float:
+        self._began = self._clock.monotonic()
+        try:
+            return self.duty.turn()
+        finally:
+            self._began = None
+
+    @property
+    def hangs(self) -> bool:
+        began, longest = self._began, self.duty.longest_turn_seconds
+        if began is None or longest is None:
+            return False
+        return self._clock.monotonic() - began > longest
+
+
+LONGEST_TURN_SECONDS: Final = 300.0
+"""Of a duty that looks: longer than a database, or Redis, that does not answer is waited for."""
 
 _IDLE: Final = (
     "the settings give it nothing to do: declare a schedule, [schedules.NAME], when to take "

@@ -38,9 +38,9 @@ _HIDDEN: tuple[Path, ...] = tuple(
 _USER: Final = re.compile(r"[a-z_][a-z0-9_-]{0,30}")
 _REFUSED: Final = re.compile(r"[\x00-\x1f\x7f\"'\\]|^\s|\s$")
 """What no quoting carries through every kind of line."""
-_WATCHDOG_SECONDS: Final = {REBUILDER: 300, READER: 60, ADMIN: 60}
+_WATCHDOG_SECONDS: Final = {REBUILDER: 300, READER: 60, OPERATOR: 300, ADMIN: 60}
 """A turn of the rebuilder's loop may wait for a catalog and a server that do not answer. The
-operator has none: a backup may rightly take hours."""
+operator reports while none of its duties hangs; a backup may rightly take hours."""
 
 # No MemoryDenyWriteExecute=: functions of users may compile (numba, torch). No ProcSubset=pid:
 # /proc/meminfo says whether a build has room. @resources is needed: builds lower their priority.

@@ -80,6 +80,8 @@ class AuditAction(StrEnum):
     VERIFIED = "verified"
     """A backup was read to its end."""
     RESTORED = "restored"
+    MIGRATED = "migrated"
+    """A catalog that an earlier release had made got the tables and columns of this one."""
     LOGGED_IN = "logged_in"
     """To the admin page."""
     LOGGED_OUT = "logged_out"

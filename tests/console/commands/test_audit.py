@@ -1,7 +1,9 @@
 """What people had done is in the audit log, and `indexrelay audit` shows it."""
 
+import contextlib
 import getpass
 import json
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,21 @@ def test_whatever_a_person_has_done_is_in_the_audit_log(run: Run, tmp_path: Path
     assert "rolled_back" in shown.out
     assert "lifted" not in shown.out
     assert "hush" not in run("audit", *at).out
+
+
+def test_a_catalog_of_an_earlier_release_that_is_taken_over_is_in_the_audit_log(
+    run: Run, tmp_path: Path
+) -> None:
+    config = tmp_path / "indexrelay.toml"
+    config.write_text(CONFIG)
+    at = ("--config", str(config))
+    assert run("collections", "list", *at).code == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "indexrelay-data" / "catalog.db")) as opened:
+        opened.execute("DROP TABLE indexrelay_notices")
+        opened.execute("ALTER TABLE indexrelay_batches DROP COLUMN digest")
+        opened.commit()
+    for _ in range(2):
+        assert run("collections", "list", *at).code == 0
+    [line] = json.loads(run("audit", "--json", *at).out)["lines"]
+    assert (line["action"], line["subject"]) == ("migrated", "catalog")
+    assert line["added"] == ["indexrelay_notices", "indexrelay_batches.digest"]

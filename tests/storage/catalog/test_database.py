@@ -80,6 +80,11 @@ def test_a_catalog_of_an_earlier_release_gets_the_columns_that_it_lacks(
     tracks.close()
 
     again = Catalog.open(url)
+    assert set(again.migrated) == {
+        "indexrelay_batches.digest",
+        "indexrelay_collections.restored",
+        "indexrelay_attempts.first_failed_at",
+    }
     # What was committed before says nothing of its content: the same id is taken for the same.
     old = again.entries.commit("tracks", "old", upserts=[entries("b")], deletes=[])
     assert (old.generation, old.repeated) == (1, True)
@@ -102,6 +107,8 @@ def test_a_catalog_of_an_earlier_release_gets_the_table_that_it_lacks(
         connection.exec_driver_sql("DROP TABLE indexrelay_letters_let_go")
     tracks.close()
     again = Catalog.open(url)
+    assert again.migrated == ("indexrelay_letters_let_go",)
+    assert tracks.migrated == ()
     assert again.dead_letters.dropped() is None
     assert again.collections.get("tracks").name == "tracks"
     again.close()

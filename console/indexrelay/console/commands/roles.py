@@ -40,7 +40,7 @@ from indexrelay.console.processes import (
 from indexrelay.console.settings_reload import SettingsReload, noting_hangup
 from indexrelay.schemas.clock import Background, Clock, SystemClock, backoff_seconds
 from indexrelay.schemas.errors import SettingsError
-from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.errors import is_transient
@@ -62,6 +62,7 @@ _GRACE_SECONDS: Final = 15.0
 """For a worker to answer what it was asked, and to leave; then it is killed."""
 _READY_SECONDS: Final = 120.0
 """After which a worker that was started again counts as one that does not get ready."""
+_HANGS: Final = "a service manager that watches this process ends it and starts it again"
 _HAND_OVER_SECONDS: Final = 10.0
 """How long an operator with other settings waits for the turns of the former duties."""
 _BUILDS_RUN_LOOKS: Final = 2
@@ -331,6 +332,7 @@ class OperatorProcess:
         self._stop = stop
         self._manager = manager
         self._former: list[tuple[OperatorService, Installation]] = []
+        self._hanging = LogOnce()
 
     def opened(self, installation: Installation) -> "OperatorService | None":
         """One that is not started; ``None``: a signal came."""
@@ -363,7 +365,9 @@ class OperatorProcess:
                 self._hand_over(service)
                 return new
             self._close_former()
-            if self._manager is not None:
+            for sentence in self._hanging.new(dict.fromkeys(service.hanging, _HANGS)).values():
+                log.error("operator.hangs", duties=[*service.hanging], consequence=sentence)
+            if self._manager is not None and not service.hanging:
                 self._manager.alive(ready=True)
                 self._manager.say(self._reload.refused or "")
         return None

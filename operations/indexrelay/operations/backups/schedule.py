@@ -40,6 +40,7 @@ class BackupDuty:
     """Makes the backups that are due; a `Duty`."""
 
     name: Final = "backups"
+    longest_turn_seconds: Final = None
 
     def __init__(self, resources: DutyResources) -> None:
         """Raises MissingExtraError: cronsim, zstandard or pyrage is not installed."""

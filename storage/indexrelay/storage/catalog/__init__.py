@@ -5,6 +5,7 @@ with its dead letters, and the attempts of the rebuilder. ``schema`` has the tab
 has the transactions and everything that differs between the two databases.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -44,7 +45,10 @@ class Catalog:
     let it open its own (SQLite's locks belong to the process, and a fork copies them as they are).
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, *, migrated: Sequence[str] = ()) -> None:
+        self.migrated = tuple(migrated)
+        """What was added to it when it was opened here, since an earlier release had made it:
+        ``TABLE`` or ``TABLE.COLUMN``."""
         self._database = database
         self._clock = clock
         self.lock_waits = database.lock_waits
@@ -74,11 +78,11 @@ class Catalog:
         """
         database = Database(url)
         try:
-            create_tables(database)
+            migrated = create_tables(database)
         except BaseException:
             database.close()
             raise
-        return cls(database, clock)
+        return cls(database, clock, migrated=migrated)
 
     @staticmethod
     def is_there(url: str) -> bool:

@@ -234,26 +234,34 @@ event.listen(
 )
 
 
-def create_tables(database: Database) -> None:
+def create_tables(database: Database) -> list[str]:
     """Create the tables and columns that are missing.
+
+    Returns those that a catalog which was there lacked, ``TABLE`` or ``TABLE.COLUMN``: an earlier
+    release has made it. Of a new catalog nothing.
 
     Raises:
         CatalogVersionError: the tables are of another version.
     """
     with database.read() as connection:
         if _is_current(connection):
-            return
+            return []
     with database.write() as connection:
         database.take_turn(connection, 7241936508)  # any fixed number will do
         if _is_current(connection):  # another process was faster
-            return
+            return []
+        found = inspect(connection)
+        was_there = found.has_table(schema.name)
+        added = [table.name for table in metadata.sorted_tables if not found.has_table(table.name)]
         metadata.create_all(connection)
         for table, column in list(_missing_columns(connection)):
+            added.append(f"{table.name}.{column.name}")
             kind = column.type.compile(connection.dialect)
             name = connection.dialect.identifier_preparer.quote(column.name)
             connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {name} {kind}")
         if connection.scalar(select(schema.c.version)) is None:
             connection.execute(insert(schema).values(version=SCHEMA_VERSION))
+        return added if was_there else []
 
 
 def tables_exist(url: str) -> bool:
