@@ -114,6 +114,10 @@ check-docs: $(INSTALLED) ## Check that the generated documents are those of the 
 	@$(BIN)/python -m scripts.licences_page docs/licences.md --check
 	@$(BIN)/python -m scripts.prometheus_rules deploy/prometheus/alerts.yml --check
 
+.PHONY: snapshots
+snapshots: $(INSTALLED) ## Renew what every command's --help and --json look like, where a change is meant
+	@RENEW_SNAPSHOTS=1 $(BIN)/python -m pytest -q tests/console/test_snapshots.py
+
 .PHONY: guarantees
 guarantees: $(INSTALLED) ## Check that what proves each guarantee exists
 	@$(BIN)/python -m scripts.check_guarantees

@@ -21,6 +21,8 @@ from typing import Annotated, Any, Final, TypeAlias
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from indexrelay.console.commands.manual import MANUAL
+
 _RUN: Final = "Run it"
 _LOOK: Final = "Look"
 _DO: Final = "Do something about it"
@@ -218,6 +220,7 @@ COMMANDS: Final[Mapping[str, Listed]] = {
 _WITHOUT_CONFIG: Final = frozenset(
     {
         "demo",
+        "config",
         "admin password",
         "repair",
         "keys",
@@ -280,6 +283,10 @@ def load(name: str) -> TyperCommand | TyperGroup:
     command = typer.main.get_command(app)
     assert isinstance(command, TyperCommand | TyperGroup)  # noqa: S101 - typer makes no others
     command.help = command.help if not listed.verbs else listed.help
+    verbs = command.commands.items() if isinstance(command, TyperGroup) else ()
+    for words, each in ((name, command), *((f"{name} {verb}", each) for verb, each in verbs)):
+        if words in MANUAL:
+            each.epilog = MANUAL[words].epilog(words)
     return command
 
 

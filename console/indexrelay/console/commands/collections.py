@@ -25,6 +25,7 @@ from indexrelay.console.commands.status import (
 from indexrelay.console.errors import CommandError
 from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.console.terminal import advice_line, print_json, stdout
+from indexrelay.console.watch import Watch, show_again
 from indexrelay.health.status import Code, CollectionHealth, ComponentHealth, Problem, Verdict
 from indexrelay.schemas import commands
 from indexrelay.schemas.errors import UnknownNameError, suggestion
@@ -62,9 +63,11 @@ def collections(context: typer.Context, config: Config = None, json: Json = Fals
 
 
 @app.command("list")
-def list_collections(config: Config = None, json: Json = False) -> None:
+def list_collections(config: Config = None, json: Json = False, watch: Watch = False) -> None:
     """Each collection: where its entries come from, and how many there are."""
     with Installation.at(config) as installation:
+        if watch:
+            show_again(lambda: collections_table(verdict_of(installation).collections), json=json)
         seen = verdict_of(installation)
     if json:
         facts = {name: each.model_dump(mode="json") for name, each in seen.collections.items()}

@@ -36,6 +36,7 @@ from indexrelay.console.versions import (
     released_version,
     require_released,
 )
+from indexrelay.console.watch import Watch, show_again
 from indexrelay.operations.decisions import Decisions
 from indexrelay.producers.errors import UndeclaredComponentError
 from indexrelay.schemas import commands
@@ -73,9 +74,11 @@ def components(context: typer.Context, config: Config = None, json: Json = False
 
 
 @app.command("list")
-def list_components(config: Config = None, json: Json = False) -> None:
+def list_components(config: Config = None, json: Json = False, watch: Watch = False) -> None:
     """Each component: what it covers, its state, its size."""
     with Installation.at(config) as installation:
+        if watch:
+            show_again(lambda: components_table(verdict_of(installation).components), json=json)
         facts = verdict_of(installation).components
     if json:
         print_json(

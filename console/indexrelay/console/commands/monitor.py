@@ -4,14 +4,12 @@ It looks by itself, and says what the port of the operator would: the same metri
 A rule waits before it fires; one look cannot wait, so that everything that holds now is shown.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
 from indexrelay.console import figures
@@ -20,6 +18,7 @@ from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, spare, whole
 from indexrelay.console.terminal import ANSWERS, advice_line, print_json, stdout, visible
+from indexrelay.console.watch import Watch, show_again
 from indexrelay.schemas.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 _STYLES: Final = {"healthy": "green", "warning": "yellow", "critical": "red", "well": "green"}
 _MARKS: Final = {"healthy": "✓", "warning": "⚠", "critical": "✗"}
-_PERIOD_SECONDS: Final = 5.0
 
 
 @app.callback(invoke_without_command=True)
@@ -42,24 +40,19 @@ def monitor(context: typer.Context, config: Config = None, json: Json = False) -
 def health(
     config: Config = None,
     json: Json = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Look every five seconds, until Ctrl-C.")
-    ] = False,
+    watch: Watch = False,
 ) -> None:
     """The status, and each alert that holds, with what to do; exits 3 unless it is healthy."""
     from indexrelay.operations.monitor import health_document
 
-    if json and watch:
-        raise typer.BadParameter("--watch is for people: leave out --json, or ask again and again")
     with _looking(config) as looker:
-        document = health_document(looker.look(), component="indexrelay", pending=True)
+
+        def looked() -> dict[str, Any]:
+            return health_document(looker.look(), component="indexrelay", pending=True)
+
         if watch:
-            with Live(_health_page(document), console=stdout(), auto_refresh=False) as live:
-                while True:
-                    time.sleep(_PERIOD_SECONDS)
-                    look = looker.look()
-                    document = health_document(look, component="indexrelay", pending=True)
-                    live.update(_health_page(document), refresh=True)
+            show_again(lambda: _health_page(looked()), json=json)
+        document = looked()
     if json:
         print_json(document)
     else:
@@ -98,12 +91,13 @@ def alerts(
         bool,
         typer.Option("--prometheus", help="The rules as a file of Prometheus; looks at nothing."),
     ] = False,
+    watch: Watch = False,
 ) -> None:
     """Each rule, and whether it holds now."""
     from indexrelay.operations.alerts import prometheus_rules
 
-    if json and prometheus:
-        raise typer.BadParameter("--prometheus writes YAML: leave out --json")
+    if prometheus and (json or watch):
+        raise typer.BadParameter("--prometheus writes YAML: leave out --json and --watch")
     if prometheus:
         with Installation.at(config) as installation:
             settings = installation.settings
@@ -111,6 +105,8 @@ def alerts(
             ANSWERS.stream.write(prometheus_rules(settings.alerts, look_seconds=every))
         return
     with _looking(config) as looker:
+        if watch:
+            show_again(lambda: _alerts_table([*_rule_rows(looker, looker.look())]), json=json)
         look = looker.look()
         rows = list(_rule_rows(looker, look))
     if json:

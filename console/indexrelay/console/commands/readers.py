@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
 import typer
+from rich.console import Group
 
 from indexrelay.console import figures
 from indexrelay.console.commands import Config, Json, alone
@@ -19,6 +20,7 @@ from indexrelay.console.errors import CommandError, ExitCode, WrongCallError
 from indexrelay.console.installation import Installation, signals_of
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import adapted, note, print_json, stdout, visible
+from indexrelay.console.watch import Watch, show_again
 from indexrelay.schemas import commands
 from indexrelay.schemas.errors import suggestion
 from indexrelay.schemas.messages import ReaderState
@@ -41,9 +43,11 @@ def readers(context: typer.Context, config: Config = None, json: Json = False) -
 
 
 @app.command("list")
-def list_readers(config: Config = None, json: Json = False) -> None:
+def list_readers(config: Config = None, json: Json = False, watch: Watch = False) -> None:
     """What each live reader serves; exits 3 when one of them is not ready, 1 without any."""
     with Installation.at(config) as installation:
+        if watch:
+            show_again(lambda: Group(*map(served_table, _live(installation).values())), json=json)
         states = _live(installation)
     if json:
         print_json(

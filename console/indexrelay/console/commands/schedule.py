@@ -16,6 +16,7 @@ from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation
 from indexrelay.console.sheet import Sheet, flowing, whole
 from indexrelay.console.terminal import adapted, advice_line, note, print_json, stdout
+from indexrelay.console.watch import Watch, show_again
 from indexrelay.operations.schedules import (
     ScheduleReport,
     left_alone_by,
@@ -43,15 +44,18 @@ def list_schedules(
     ] = _NEXT,
     config: Config = None,
     json: Json = False,
+    watch: Watch = False,
 ) -> None:
     """Each schedule: its next starts, and what came of the last one; exits 3 if one is overdue."""
     with Installation.at(config) as installation:
-        reports = schedule_reports(
-            installation.settings,
-            installation.catalog,
-            now=SystemClock().now(),
-            count=count,
-        )
+
+        def looked() -> Mapping[str, ScheduleReport]:
+            settings, catalog = installation.settings, installation.catalog
+            return schedule_reports(settings, catalog, now=SystemClock().now(), count=count)
+
+        if watch:
+            show_again(lambda: schedules_page(looked()), json=json)
+        reports = looked()
     if json:
         print_json(
             {"schedules": {name: each.model_dump(mode="json") for name, each in reports.items()}}

@@ -18,6 +18,7 @@ from indexrelay.console.errors import ExitCode
 from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.console.sheet import Sheet, flowing, number, spare, whole
 from indexrelay.console.terminal import advice_line, print_json, stdout, visible
+from indexrelay.console.watch import Watch, show_again
 from indexrelay.health.status import (
     Actor,
     CollectionHealth,
@@ -56,9 +57,11 @@ _PROBLEM_MARKS: Final = {
 _DECIDED: Final = ("-", "magenta")
 
 
-def status(config: Config = None, json: Json = False) -> None:
+def status(config: Config = None, json: Json = False, watch: Watch = False) -> None:
     """Collections, components, readers and rebuilders; exits 3 unless all is well."""
     with Installation.at(config) as installation:
+        if watch:
+            show_again(lambda: verdict_page(verdict_of(installation)), json=json)
         verdict = verdict_of(installation)
     if json:
         print_json(verdict)
