@@ -167,6 +167,28 @@ def test_readers_are_serving_behind_refused_and_gone(two_kinds: Desk) -> None:
     assert [each["label"] for each in state_of(desk)["readers"]["items"]] == ["batch"]
 
 
+def test_a_reader_that_is_present_and_answers_nobody_is_gone(
+    pipeline: Pipeline, desk: Desk
+) -> None:
+    commit(pipeline, "one")
+    reader = pipeline.reader("web")
+    pipeline.settle()
+    assert state_of(desk)["readers"]["converged"] == 1
+    presence = Presence(pipeline.connection, Keys(pipeline.settings.namespace), "reader")
+
+    def publish(ttl_seconds: float, **changes: Any) -> None:
+        state = reader.state.model_copy(update=changes)
+        presence.publish(state.member, state.model_dump_json().encode(), ttl_seconds=ttl_seconds)
+
+    for late in (1.0, pipeline.settings.reader.presence_ttl_seconds):
+        silent_since = None if late == 1.0 else pipeline.clock.now()
+        publish(late, service_silent_since=silent_since)
+        shown = state_of(desk)["readers"]
+        assert (shown["items"][0]["state"], shown["converged"]) == ("gone", 0)
+        publish(pipeline.settings.reader.presence_ttl_seconds)
+        assert state_of(desk)["readers"]["items"][0]["state"] == "serving"
+
+
 def test_a_build_is_shown_with_its_step_and_its_share(pipeline: Pipeline, desk: Desk) -> None:
     now = pipeline.clock.now()
     state = RebuilderState(

@@ -10,13 +10,13 @@ component rolled back, and they stay; a failed build changes neither.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
 from indexrelay.admin.sightings import LastRebuild, Sightings
+from indexrelay.health.redis import is_silent
 from indexrelay.health.status import (
     Code,
     ComponentHealth,
@@ -527,21 +527,14 @@ def _building(name: str, seen: Observation) -> BuildingState | None:
     return None
 
 
-_GONE: Final = frozenset({Code.READER_SILENT, Code.READER_SERVICE_SILENT})
-"""What the judge says of a reader that is present, and does not answer."""
-
-
 def _readers(seen: Observation, sightings: Sightings) -> ReadersState:
-    live = seen.facts.known_readers
-    codes: dict[str, set[Code]] = {}
-    for problem in seen.verdict.problems:
-        codes.setdefault(problem.subject or "", set()).add(problem.code)
+    live, release = seen.facts.known_readers, seen.facts.release
     views = [
-        _reader(member, state, seen.facts.release, codes.get(member, set()))
+        _reader(member, state, release, gone=is_silent(state, member, seen.facts))
         for member, state in live.items()
     ]
     gone = [
-        _reader(member, state, seen.facts.release, _GONE)
+        _reader(member, state, release, gone=True)
         for member, state in sightings.gone(live, seen.at).items()
     ]
     items = sorted([*views, *gone], key=lambda each: (each.label, each.id))
@@ -553,10 +546,7 @@ def _readers(seen: Observation, sightings: Sightings) -> ReadersState:
     )
 
 
-def _reader(
-    member: str, state: ReaderState, release: Release | None, codes: AbstractSet[Code]
-) -> ReaderView:
-    gone = bool(codes & _GONE)
+def _reader(member: str, state: ReaderState, release: Release | None, *, gone: bool) -> ReaderView:
     wanted = {} if release is None else release.for_reader(state.label).components
     served = {
         name: _served(component, wanted.get(name), gone=gone)

@@ -246,6 +246,20 @@ def _not_understood(kind: str, name: str, code: Code) -> Problem:
     )
 
 
+def is_silent(state: ReaderState, member: str, facts: Facts) -> bool:
+    """Whether a reader that is present answers nobody: its service hangs, or it missed two
+    heartbeats and soon counts as gone."""
+    redis = facts.redis
+    left = None if redis is None else redis.seconds_left.get(f"reader:{member}")
+    return state.service_silent_since is not None or _is_ending(
+        left, facts.reader.presence_ttl_seconds
+    )
+
+
+def _is_ending(left: float | None, ttl_seconds: float) -> bool:
+    return left is not None and left < ttl_seconds / 4
+
+
 def _silent(redis: RedisFacts, facts: Facts) -> Iterator[Problem]:
     """Processes that missed two heartbeats, and soon count as gone."""
     for kind, code, members, ttl_seconds in (
@@ -260,7 +274,7 @@ def _silent(redis: RedisFacts, facts: Facts) -> Iterator[Problem]:
         for name, state in members.items():
             left = redis.seconds_left.get(f"{kind}:{name}")
             who = name if state is None else state.process
-            if left is not None and left < ttl_seconds / 4:
+            if left is not None and _is_ending(left, ttl_seconds):
                 yield Problem(
                     code=code,
                     subject=name,
