@@ -45,6 +45,7 @@ def payload(number: int) -> dict[str, Any]:
         "year": 1960 + number,
         "title": f"Song {number} {HOSTILE}",
         "same": 1,
+        "a/b ?": number % 2,
     }
     return found | ({"live": True} if number % 2 else {"live": False, "huge": 10**30})
 

@@ -128,6 +128,7 @@ def test_what_is_no_map_is_refused_by_name(song_client: httpx.Client, component:
 def test_fields_that_tell_entries_apart_are_offered(song_client: httpx.Client) -> None:
     found = read(song_client, "map/chart/fields")["fields"]
     assert {each["name"]: each["kind"] for each in found} == {
+        "a/b ?": "category",
         "genre": "category",
         "live": "category",
         "year": "number",
@@ -135,7 +136,7 @@ def test_fields_that_tell_entries_apart_are_offered(song_client: httpx.Client) -
 
 
 def test_a_category_has_a_code_for_each_point(song_client: httpx.Client) -> None:
-    found = read(song_client, "map/chart/field/genre")
+    found = read(song_client, "map/chart/colours", field="genre")
     assert {each["label"]: each["count"] for each in found["labels"]} == {
         "rock": 20,
         "soul": 20,
@@ -147,10 +148,15 @@ def test_a_category_has_a_code_for_each_point(song_client: httpx.Client) -> None
     assert labels == ["rock", "soul", "jazz"]
 
 
+def test_a_field_may_have_any_name(song_client: httpx.Client) -> None:
+    found = read(song_client, "map/chart/colours", field="a/b ?")
+    assert [each["label"] for each in found["labels"]] == ["1", "0"]
+
+
 def test_numbers_are_binned_so_that_an_outlier_does_not_take_all_the_colours(
     song_client: httpx.Client,
 ) -> None:
-    found = read(song_client, "map/chart/field/year")
+    found = read(song_client, "map/chart/colours", field="year")
     assert found["kind"] == "number"
     assert found["labels"][0]["label"].startswith("1961 to ")
     assert sum(each["count"] for each in found["labels"]) == SONGS - 1
@@ -162,13 +168,13 @@ def test_numbers_are_binned_so_that_an_outlier_does_not_take_all_the_colours(
 def test_many_values_share_the_last_colour_and_points_without_one_are_counted(
     song_client: httpx.Client,
 ) -> None:
-    titles = read(song_client, "map/chart/field/title")
+    titles = read(song_client, "map/chart/colours", field="title")
     assert len(titles["labels"]) == MAX_CATEGORIES + 1
     assert titles["labels"][-1]["rest"]
     assert titles["labels"][-1]["count"] == SONGS - 1 - MAX_CATEGORIES
-    huge = read(song_client, "map/chart/field/huge")
+    huge = read(song_client, "map/chart/colours", field="huge")
     assert huge["missing"] == 30
-    assert song_client.get("map/chart/field/nothing").status_code == 404
+    assert song_client.get("map/chart/colours?field=nothing").status_code == 404
 
 
 def test_a_large_map_shows_the_same_points_in_the_next_release(

@@ -98,18 +98,19 @@ def test_what_a_browser_changes_takes_the_token_of_its_session(installation: Adm
 
 def at(path: str) -> str:
     """A path of the document, of things that are there."""
-    there = {"component": "plane", "name": "genre" if "/map/" in path else "similar"}
+    there = {"component": "plane", "name": "similar"}
     return re.sub(r"\{(\w+)\}", lambda found: there.get(found[1], "1"), path)
 
 
 QUESTIONS: Final[tuple[tuple[str, str, dict[str, Any] | None], ...]] = (
     ("GET", "/map/plane/entries?rows=0,1,2,3,4,5,6,7,8,9,10,11", None),
+    ("GET", "/map/plane/colours?field=genre", None),
     ("POST", "/lab/search", {"sides": [{"component": "words"}], "text": "song number", "k": 20}),
     ("POST", "/lab/search", {"sides": [{"component": "similar"}], "text": LONG[:5000], "k": 20}),
     ("POST", "/lab/search", {"sides": [{"component": HOSTILE}], "text": HOSTILE}),
     ("POST", "/login", {"user": HOSTILE, "password": LONG[:1000]}),
     ("POST", "/login", {"user": LONG[:100_000], "password": HOSTILE}),
-    ("GET", f"/map/plane/field/{quote(MARKUP)}", None),
+    ("GET", f"/map/plane/colours?field={quote(MARKUP)}", None),
     ("GET", f"/{quote(HOSTILE)}", None),
 )
 """Beside what the document lists: those that take more than a path, and that are hostile."""

@@ -519,7 +519,7 @@ def _label(value: Any) -> str:
 def _colours(chart: Chart, field: str, values: Sequence[Any]) -> MapColours:
     given = [value for value in values if value is not None]
     if not given:
-        raise FieldError("name", f"no payload has the field {field!r:.100}", status=404)
+        raise FieldError("field", f"no payload has the field {field!r:.100}", status=404)
     kind = _kind_of(given)
     codes, labels = _binned(values) if kind == "number" else _categorised(values)
     return MapColours(
@@ -578,7 +578,7 @@ _ARRAY: Final[dict[int | str, dict[str, Any]]] = {
     304: {"description": "the client has this version"},
 }
 ComponentPath = Annotated[Name, Path()]
-FieldPath = Annotated[str, Path(min_length=1, max_length=_MAX_LABEL)]
+FieldQuery = Annotated[str, Query(min_length=1, max_length=_MAX_LABEL)]
 
 
 def map_routes(resources: AdminResources) -> APIRouter:
@@ -618,12 +618,12 @@ def map_routes(resources: AdminResources) -> APIRouter:
         """The payload fields that points can be coloured by."""
         return await threads.answer(lambda: maps.fields(component, version))
 
-    @router.get("/map/{component}/field/{name}", response_model=MapColours)
-    async def read_field(
-        component: ComponentPath, name: FieldPath, version: VersionQuery = None
+    @router.get("/map/{component}/colours", response_model=MapColours)
+    async def read_colours(
+        component: ComponentPath, field: FieldQuery, version: VersionQuery = None
     ) -> Response:
         """The points by the values of one payload field."""
-        return await threads.answer(lambda: maps.colours(component, version, name))
+        return await threads.answer(lambda: maps.colours(component, version, field))
 
     return router
 

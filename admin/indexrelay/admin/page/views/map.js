@@ -100,7 +100,7 @@ async function readPoints(component, version) {
 }
 
 async function readColours(component, version, field) {
-  const found = await api.get(`map/${component}/field/${encodeURIComponent(field)}?version=${version}`);
+  const found = await api.get(`map/${component}/colours?version=${version}&field=${encodeURIComponent(field)}`);
   const codes = Uint8Array.from(atob(found.codes), (each) => each.charCodeAt(0));
   return { ...found, codes };
 }
