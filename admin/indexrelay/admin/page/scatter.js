@@ -268,11 +268,12 @@ export class Scatter {
     this.deck.setProps({ layers });
   }
 
-  /** The radius of a point: more when they lie apart. */
+  /** The radius of a point: more when they lie apart, less in a small picture. */
   pointPixels() {
     const beyond = this.view.zoom - this.fitZoom();
     const crowd = this.points.count > 20000 ? 1.3 : this.points.count > 2000 ? 2 : 3.2;
-    return Math.min(9, crowd * 2 ** (Math.max(0, beyond) / 2.2));
+    const small = Math.min(1, Math.max(0.6, Math.min(this.width, this.height) / 520));
+    return Math.min(9, crowd * small * 2 ** (Math.max(0, beyond) / 2.2));
   }
 
   // ---- where one looks ----
@@ -523,6 +524,8 @@ export class Scatter {
         } else if (down && Math.hypot(x - down[0], y - down[1]) < CLICK_PIXELS) {
           const row = this.nearest(x, y);
           this.callbacks.onPick(row < 0 ? null : row);
+          // A finger does not hover: what it tapped is shown where it is.
+          if (event.pointerType === "touch") this.callbacks.onHover(row < 0 ? null : row, x, y);
         }
         down = null;
       },
@@ -536,7 +539,11 @@ export class Scatter {
       },
       options,
     );
-    this.frame.addEventListener("pointerleave", () => this.callbacks.onHover(null, 0, 0), options);
+    this.frame.addEventListener(
+      "pointerleave",
+      (event) => event.pointerType === "touch" || this.callbacks.onHover(null, 0, 0),
+      options,
+    );
   }
 }
 

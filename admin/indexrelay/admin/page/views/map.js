@@ -595,12 +595,16 @@ function Hover({ hover, entries, canvas }) {
   const box = canvas.current;
   const rightwards = hover.x < box.clientWidth / 2;
   const downwards = hover.y < box.clientHeight / 2;
-  const place = {
+  // In a narrow picture it stands above or below the point, and not beside it.
+  const isNarrow = box.clientWidth < 480;
+  const place = isNarrow ? { left: "8px", right: "auto" } : {
     left: rightwards ? `${hover.x + 14}px` : "auto",
     right: rightwards ? "auto" : `${box.clientWidth - hover.x + 14}px`,
+  };
+  Object.assign(place, {
     top: downwards ? `${hover.y + 14}px` : "auto",
     bottom: downwards ? "auto" : `${box.clientHeight - hover.y + 14}px`,
-  };
+  });
   return html`<div class="map-hover" style=${place} data-testid="map-hover">
     ${entry ? html`<${EntryCard} entry=${entry} short />` : html`<span class="note">…</span>`}
   </div>`;
