@@ -15,7 +15,7 @@ const BACK = { href: link("components"), text: "Components" };
 const pathOf = (name, ...rest) => ["components", encodeURIComponent(name), ...rest].join("/");
 
 export function ComponentPage({ state, me, name, rest }) {
-  if (rest[0] === "compare" && rest.length === 3) return html`<${Comparison} name=${name} a=${rest[1]} b=${rest[2]} />`;
+  if (rest[0] === "compare" && rest.length === 3) return html`<${Comparison} key=${`${rest[1]} ${rest[2]}`} name=${name} a=${rest[1]} b=${rest[2]} />`;
   return html`<${Page} state=${state} me=${me} name=${name} />`;
 }
 
@@ -137,10 +137,11 @@ function Rebuild({ me, live, rebuilders }) {
   <//>`;
 }
 
-/** What is wrong, since when, and what comes next; what a person decided, and why. */
+/** What is wrong, since when, and what comes next; what a person decided, and why; what ends by itself. */
 function Trouble({ problems, page }) {
   const { error, failures, held, paused } = page;
   if (!problems.length && !error && !held && !paused) return null;
+  const asked = held || paused || problems.some((each) => each.asked);
   const wrong = error || problems.some((each) => each.severity !== "info");
   const facts = [
     failures > 0 && { label: "Builds failed in a row", value: number(failures) },
@@ -150,7 +151,7 @@ function Trouble({ problems, page }) {
     held && decided(held.automatic ? "Held, since readers refused what came after" : "Held", held),
     paused && decided("Paused", paused),
   ].filter(Boolean);
-  return html`<${Panel} title=${wrong ? "What is wrong" : "Decided by a person"} flush>
+  return html`<${Panel} title=${wrong ? "What is wrong" : asked ? "Decided by a person" : "Ends by itself"} flush>
     ${problems.length > 0 && html`<${Problems} problems=${problems} here />`}
     ${error &&
     html`<figure class="error-text">

@@ -11,7 +11,7 @@ const SHOWN_NAMES = 8;
 
 export function ReleasesView({ state, me, route }) {
   const [first, second] = route.path;
-  if (second) return html`<${Difference} before=${first} after=${second} />`;
+  if (second) return html`<${Difference} key=${`${first} ${second}`} before=${first} after=${second} />`;
   if (first) return html`<${OneRelease} key=${first} state=${state} me=${me} number=${first} />`;
   return html`<${ReleaseList} state=${state} me=${me} />`;
 }
