@@ -145,6 +145,20 @@ def test_what_is_held_or_paused_moves_on_when_somebody_says_so(desk: Desk) -> No
     desk.post("components/cache/explode", status=404)
 
 
+def test_several_holds_are_lifted_in_one_release_under_a_name(desk: Desk) -> None:
+    desk.post("releases/1/rollback", status=201)
+    done = desk.post("lift", status=200, components=["cache", "other", "cache"], reason="mended")
+    assert done == {"release": 4, "lifted": ["cache", "other"]}
+    release = desk.pipeline.store.newest_release()
+    assert release is not None
+    assert (release.number, release.by, dict(release.holds)) == (4, "admin/anyone", {})
+    lines = [("lifted", "admin/anyone", name) for name in ("cache", "other")]
+    assert desk.audited()[-2:] == lines
+    assert "cashe" in desk.post("lift", status=404, components=["cache", "cashe"])["detail"]
+    desk.post("lift", status=422, components=[])
+    assert desk.pipeline.store.release_numbers()[0] == 4
+
+
 def test_reasons_that_are_hostile_are_cut_and_their_control_characters_shown(desk: Desk) -> None:
     desk.pipeline.store.hold("cache", reason=HOSTILE)
     shown = desk.get("releases")["releases"][0]["reason"]

@@ -6,6 +6,7 @@
     POST /releases/{number}/rollback      serve again what it served, and hold it
     POST /components/{name}/hold          keep the version that is served
     POST /components/{name}/lift          let it follow its source again
+    POST /lift                            the same for several, in one release
     POST /components/{name}/pause         build nothing of it
     POST /components/{name}/resume        build it again
 
@@ -193,6 +194,21 @@ class DecisionRequest(BaseModel):
     reason: Annotated[str, Field(max_length=_REASON)] = "by hand"
 
 
+class LiftRequest(DecisionRequest):
+    """Which holds to lift, and why."""
+
+    components: Annotated[list[Name], Field(min_length=1, max_length=1000)]
+
+
+class Lifted(Fact):
+    """What came of it."""
+
+    release: int
+    """The release that holds them no longer."""
+    lifted: tuple[str, ...]
+    """Those that were held."""
+
+
 class Decided(Fact):
     """What came of a decision about one component."""
 
@@ -271,6 +287,25 @@ def release_routes(resources: AdminResources) -> APIRouter:
             ),
         )
 
+    _decision_routes(router, resources)
+    return router
+
+
+def _decision_routes(router: APIRouter, resources: AdminResources) -> None:
+    """What a person decides about components."""
+
+    @router.post("/lift", responses={404: {"description": "There is no such component."}})
+    def lift_several(body: LiftRequest, caller: Operator) -> Lifted:
+        """Let several held components follow their sources again, by one release."""
+        for name in body.components:
+            see_component(resources, name)
+        with refusing():
+            release, lifted = decisions_of(resources, caller).lift(
+                list(dict.fromkeys(body.components)), reason=shown(body.reason)
+            )
+        resources.state.wake()
+        return Lifted(release=release.number, lifted=tuple(lifted))
+
     def decision(
         verb: str, act: Callable[[Decisions, str, str], Decided]
     ) -> Callable[..., Decided]:
@@ -295,7 +330,6 @@ def release_routes(resources: AdminResources) -> APIRouter:
             methods=["POST"],
             responses={404: {"description": "There is no such component."}},
         )
-    return router
 
 
 def release_page(store: ArtifactStore, *, before: int | None, limit: int) -> ReleasePage:

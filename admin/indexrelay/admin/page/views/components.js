@@ -4,6 +4,7 @@
 // while it is read.
 
 import { Age, bytes, Clip, Empty, html, link, millis, number, PageHead, percent, Table, Text, useMemo, useState } from "../parts.js";
+import { Action } from "./action.js";
 import { ComponentPage } from "./component.js";
 import { Building, Condition, Covers, isCalm, kindOf } from "./condition.js";
 
@@ -73,19 +74,21 @@ function whyOf(component) {
 export function ComponentsView({ state, me, route }) {
   const [name, ...rest] = route.path;
   if (name) return html`<${ComponentPage} key=${name} state=${state} me=${me} name=${name} rest=${rest} />`;
-  return html`<${ComponentList} components=${state.components} />`;
+  return html`<${ComponentList} me=${me} components=${state.components} />`;
 }
 
-function ComponentList({ components }) {
+function ComponentList({ me, components }) {
   const [narrowed, narrow] = useState("all");
   const rows = useMemo(() => {
     const { keeps } = NARROWED.find((each) => each.key === narrowed);
     return components.filter(keeps).sort((a, b) => isCalm(a) - isCalm(b) || (a.name < b.name ? -1 : 1));
   }, [components, narrowed]);
   const calm = components.filter(isCalm).length;
+  const held = components.filter((each) => each.held);
   return html`
     <${PageHead}
       title="Components"
+      actions=${held.length > 1 && html`<${LiftAll} me=${me} held=${held} />`}
       lead=${components.length > 0 &&
       (calm === components.length ? `All ${number(calm)} are as they should be.` : `${number(components.length - calm)} of ${number(components.length)} need attention.`)}
     />
@@ -118,4 +121,25 @@ function ComponentList({ components }) {
           />`}
     />
   `;
+}
+
+/** After a rollback of everything the way forward is one step, too. */
+function LiftAll({ me, held }) {
+  const names = held.map((each) => each.name);
+  const refused = held.filter((each) => each.held.automatic).map((each) => each.name);
+  const listed = (some) => html`<${Text} value=${some.join(", ")} limit=${400} />`;
+  return html`<${Action}
+    me=${me}
+    label=${`Lift ${number(names.length)} holds`}
+    title=${`Lift ${number(names.length)} holds?`}
+    what=${[
+      html`One release is made that holds these no longer: ${listed(names)}.`,
+      "Each is rebuilt if it is due, and replaces what is served once it has passed its gates.",
+      refused.length > 0 && html`Readers refused what came after of ${listed(refused)}: lift these only once the cause is mended.`,
+    ].filter(Boolean)}
+    verb="Lift"
+    path="lift"
+    body=${() => ({ components: names })}
+    done=${({ lifted }) => `${number(lifted.length)} follow their sources again.`}
+  />`;
 }
