@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic_core import to_json
 
 from indexrelay.admin import history
 from indexrelay.admin.history import FILE_NAME, History
@@ -147,6 +148,39 @@ def test_ten_thousand_rebuilds_are_told_at_once_and_no_more_are_kept_than_so_man
     kept.look(after=900)
     left = kept.view()["rebuilds"]
     assert [left[0]["message"], left[-1]["message"], len(left)] == ["rebuild 0", "rebuild 499", 500]
+
+
+def test_what_somebody_wrote_into_redis_is_cut_and_ends_no_look(kept: Kept) -> None:
+    long = "<script>\x1b[31m" + "\x00" * 100_000
+    kept.look(
+        results=(
+            result(
+                1,
+                at=datetime.max.replace(tzinfo=UTC),
+                started_at=datetime.min.replace(tzinfo=UTC),
+                release=10**30,
+                message=long,
+                indexes_rebuilt=tuple(f"c{number}" for number in range(50_000)),
+                request_ids=(long,) * 1000,
+            ),
+            result(2, at=datetime(1, 1, 2, tzinfo=UTC), started_at=START),
+        )
+    )
+    worst, early = kept.view(datetime.min.replace(tzinfo=UTC))["rebuilds"]
+    assert (worst["at"], worst["release"], len(worst["components"])) == (START, None, 100)
+    assert worst["message"].startswith("<script>\\x1b[31m\\x00")
+    assert len(worst["message"]) <= 1000
+    assert sum(map(len, worst["request_ids"])) <= 10 * 200
+    assert early["seconds"] == 0.0
+    assert len(to_json(kept.view())) < 10_000
+
+
+def test_what_cannot_be_written_at_all_is_dropped_and_later_looks_are_written(kept: Kept) -> None:
+    with capture_logs() as logs:
+        kept.look(results=(result(1, message=None), result(2)))
+        kept.look(after=15, results=(result(3),))
+    assert [each["event"] for each in logs] == ["history.not_written"]
+    assert [each["message"] for each in kept.view()["rebuilds"]] == ["rebuild 3"]
 
 
 def break_by_text(path: Path) -> None:

@@ -61,6 +61,10 @@ _SPANS: Final = (
 _THIN_SECONDS: Final = 900.0
 """Between two looks at what has become too old."""
 _RELEASES_AT_ONCE: Final = 200
+_NAMES, _MESSAGE, _REQUESTS = 100, 1000, 10
+"""Of one rebuild: components, characters of its message, and ids of requests. Results come through
+Redis, and whoever may write there could fill a disk."""
+_TOO_LARGE: Final = 2**63
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _VERSION: Final = 1
 
@@ -204,7 +208,7 @@ class History:
         for what, write in (("looks", self._write), ("releases", self._write_releases)):
             try:
                 write(seen)
-            except (sqlite3.Error, OSError, IndexRelayError) as error:
+            except Exception as error:  # noqa: BLE001 - the look is what people see, and goes on
                 failed[what] = str(error)
                 self._give_up(error)
         for why in self._failed.new(failed).values():
@@ -256,7 +260,8 @@ class History:
         with self._lock:
             if self._slot is not None and self._connection is not None:
                 with suppress(sqlite3.Error), _transaction(self._connection):
-                    _put_samples(self._connection, [self._slot])
+                    _put_samples(self._connection, [*self._slots, self._slot])
+                    self._slots = []
             self._slot = None
             self._shut()
 
@@ -353,7 +358,13 @@ class History:
             yield self._connection
 
     def _give_up(self, error: Exception) -> None:
-        """Close the file; one that is no database, or is corrupt, is set aside."""
+        """Close the file; one that is no database, or is corrupt, is set aside.
+
+        What is no fault of the file lies in what was to be written, and would be there again at
+        each look: that is dropped.
+        """
+        if not isinstance(error, sqlite3.Error | OSError | IndexRelayError):
+            self._slots, self._rebuilds = [], {}
         with self._lock:
             self._shut()
             is_corrupt = isinstance(error, sqlite3.DatabaseError)
@@ -467,11 +478,11 @@ def _put_rebuilds(
                 max((each.finished_at - each.started_at).total_seconds(), 0.0),
                 str(each.status),
                 trigger_of(each),
-                " ".join(each.indexes_rebuilt),
-                " ".join(each.indexes_failed),
-                each.release,
-                shown(each.message),
-                to_json([shown(id_, 200) for id_ in each.request_ids[:20]]).decode(),
+                " ".join(each.indexes_rebuilt[:_NAMES]),
+                " ".join(each.indexes_failed[:_NAMES]),
+                each.release if each.release is None or each.release < _TOO_LARGE else None,
+                shown(each.message, _MESSAGE),
+                to_json([shown(id_, 200) for id_ in each.request_ids[:_REQUESTS]]).decode(),
             )
             for id_, each in results.items()
         ],

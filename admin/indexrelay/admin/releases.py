@@ -118,24 +118,6 @@ class ReleaseView(Fact):
     components: dict[str, ReleasedComponent]
 
 
-class DiffView(Fact):
-    """What two releases have different."""
-
-    before: int
-    after: int
-    components: dict[str, "ChangeView"]
-    """Those that differ."""
-    same: tuple[str, ...]
-    held: dict[str, DecisionState]
-    """Holds that came."""
-    lifted: tuple[str, ...]
-    """Holds that went."""
-    regrouped: dict[str, tuple[str | None, str | None]]
-    """Components that flip with another group than before, and with which."""
-    readers: int
-    """How many live readers there are, that follow."""
-
-
 class ChangeView(Fact):
     """One component that differs."""
 
@@ -146,6 +128,24 @@ class ChangeView(Fact):
     """Whether its settings are others than before."""
     back: bool = False
     """Whether the version that is served was built before the one that goes."""
+
+
+class DiffView(Fact):
+    """What two releases have different."""
+
+    before: int
+    after: int
+    components: dict[str, ChangeView]
+    """Those that differ."""
+    same: tuple[str, ...]
+    held: dict[str, DecisionState]
+    """Holds that came."""
+    lifted: tuple[str, ...]
+    """Holds that went."""
+    regrouped: dict[str, tuple[str | None, str | None]]
+    """Components that flip with another group than before, and with which."""
+    readers: int
+    """How many live readers there are, that follow."""
 
 
 class RollbackPreview(DiffView):

@@ -100,8 +100,10 @@ def visible(text: str) -> str:
 
 
 def shown(text: str, most: int = MAX_ERROR) -> str:
-    """Text that anybody may have written, for people: shortened, and visible line by line."""
-    return "\n".join(visible(line) for line in shortened(text, most).expandtabs(4).split("\n"))
+    """Text that anybody may have written, for people: at most ``most`` characters, and visible line
+    by line."""
+    lines = shortened(text, most).expandtabs(4).split("\n")
+    return shortened("\n".join(map(visible, lines)), most)
 
 
 def _code(point: int) -> str:
