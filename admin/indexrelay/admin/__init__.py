@@ -15,11 +15,11 @@ see_installed("anyio", "argon2", "fastapi", "itsdangerous", "starlette", "uvicor
 
 if TYPE_CHECKING:
     from indexrelay.admin.access import PublicAddressError
-    from indexrelay.admin.service import AdminService, serve
+    from indexrelay.admin.service import AdminService
 
-__all__ = ["AdminService", "PublicAddressError", "serve"]
+__all__ = ["AdminService", "PublicAddressError"]
 
-_HOMES = {"AdminService": "service", "PublicAddressError": "access", "serve": "service"}
+_HOMES = {"AdminService": "service", "PublicAddressError": "access"}
 
 if not TYPE_CHECKING:  # or a type checker would take any name for one of ours
 

@@ -36,7 +36,6 @@ from indexrelay.service.server import (
     address_of,
     is_local,
     listening,
-    returning_on_sigterm,
 )
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.audit import AuditLog
@@ -132,20 +131,6 @@ class AdminService:
             )
             self._thread.start()
 
-    def run(self) -> None:
-        """As `start`, in this thread, until SIGTERM or SIGINT, or `stop` from another thread.
-
-        Raises:
-            PublicAddressError, OSError: as `start`.
-            KeyboardInterrupt: SIGINT came.
-        """
-        server, listener = self._prepare()
-        try:
-            with returning_on_sigterm():
-                server.run(sockets=[listener])
-        finally:
-            self.stop()
-
     def stop(self) -> None:
         """End every stream and answer, and return when nothing runs any more; safe twice and before
         `start`."""
@@ -215,38 +200,3 @@ class AdminService:
         self._drift.start()
         _log.info("admin.listening", address=self.address, open=settings.admin.open)
         return server, listener
-
-
-def serve(
-    settings: Settings,
-    *,
-    host: str | None = None,
-    port: int | None = None,
-    watcher: Watcher | None = None,
-) -> None:
-    """Serve the admin API and its page until SIGTERM or SIGINT, in the foreground.
-
-    Args:
-        settings: the installation.
-        host: as of `AdminService`.
-        port: as of `AdminService`.
-        watcher: as of `AdminService`.
-
-    Raises:
-        PublicAddressError: other machines reach the address, and nobody may log in.
-        OSError: it cannot listen there.
-        KeyboardInterrupt: SIGINT came, once everything has been stopped.
-    """
-    with contextlib.ExitStack() as stack:
-        catalog = Catalog.open(settings.catalog_url)
-        stack.callback(catalog.close)
-        service = AdminService(
-            settings,
-            catalog=catalog,
-            store=ArtifactStore.of(settings, may_be_away=True),
-            host=host,
-            port=port,
-            watcher=watcher,
-        )
-        stack.callback(service.stop)
-        service.run()

@@ -183,7 +183,7 @@ def serve(
         if not is_local(listener):
             _warn_of_open(listener, with_tokens=bool(settings.http.tokens))
         try:
-            with returning_on_sigterm():
+            with _returning_on_sigterm():
                 draining = None if place is None else place.drain
                 GracefulServer(config, watcher, draining=draining).run(sockets=[listener])
         finally:
@@ -295,7 +295,7 @@ class GracefulServer(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def returning_on_sigterm() -> Iterator[None]:
+def _returning_on_sigterm() -> Iterator[None]:
     """Return on SIGTERM.
 
     uvicorn raises a signal again when it has shut down, and by default SIGTERM would then end the
