@@ -9,7 +9,9 @@ import pytest
 
 from indexrelay.admin.service import AdminService
 from indexrelay.admin.version_cache import VersionCache
+from indexrelay.schemas.settings import Settings
 from indexrelay.testing import MakePipeline, Pipeline
+from tests.admin.desk import Desk, desk_of
 from tests.admin.songs import two_releases
 
 CACHE = {"kind": "embedding_cache", "from": "tracks"}
@@ -45,11 +47,30 @@ def make_service(pipeline: Pipeline) -> Iterator[MakeService]:
         yield make
 
 
-@pytest.fixture
-def service(make_service: MakeService) -> AdminService:
-    service = make_service()
-    service.start()
-    return service
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdminService]:
+    """One for all tests of a module that leave it as they found it; nothing is committed there."""
+    settings = Settings.model_validate(
+        {
+            "collections": {"tracks": {"dimension": 3, "metric": "l2"}},
+            "components": {"cache": CACHE, "other": CACHE},
+        }
+    )
+    pipeline = Pipeline(settings, tmp_path_factory.mktemp("quiet"))
+    service = AdminService(
+        pipeline.settings,
+        catalog=pipeline.catalog,
+        store=pipeline.store,
+        connection=pipeline.connection,
+        clock=pipeline.clock,
+        port=0,
+    )
+    try:
+        service.start()
+        yield service
+    finally:
+        service.stop()
+        pipeline.close()
 
 
 @pytest.fixture
@@ -98,7 +119,13 @@ def song_client(songs: Pipeline) -> Iterator[httpx.Client]:
         service.stop()
 
 
-def state_after(service: AdminService) -> Any:
-    """The state document, once the service has looked again, as `GET /state` answers it."""
-    service.state.turn()
-    return service.state.required().document.model_dump(mode="json")
+@pytest.fixture
+def desk(pipeline: Pipeline) -> Iterator[Desk]:
+    with desk_of(pipeline) as desk:
+        yield desk
+
+
+def state_of(desk: Desk) -> Any:
+    """The state, looked at anew."""
+    desk.look()
+    return desk.get("state")

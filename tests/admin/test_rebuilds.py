@@ -3,20 +3,17 @@
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import pytest
 
-from indexrelay.admin.service import AdminService
 from indexrelay.storage.audit import AuditLog
 from indexrelay.testing import Pipeline
-from tests.admin.conftest import MakeService, operator_of, state_after
+from tests.admin.conftest import MakeService, operator_of, state_of
+from tests.admin.desk import Desk
 from tests.testing.test_pipeline import commit
 
 
-def asked(client: httpx.Client, **order: Any) -> Any:
-    answer = client.post("rebuilds", json=order)
-    assert answer.status_code == 202, answer.text
-    return answer.json()
+def asked(desk: Desk, **order: Any) -> Any:
+    return desk.post("rebuilds", status=202, **order)
 
 
 def test_of_fifty_simultaneous_requests_to_two_services_one_is_taken(
@@ -48,55 +45,56 @@ def test_of_fifty_simultaneous_requests_to_two_services_one_is_taken(
     assert [(each["who"], each["subject"]) for each in lines] == [("admin/anyone", "cache")]
 
 
-def test_what_an_open_one_does_not_cover_is_taken(client: httpx.Client) -> None:
-    asked(client, components=["cache"])
-    asked(client, components=["cache"], full=True)
-    asked(client, components=["cache", "other"])
-    asked(client)
-    assert client.post("rebuilds", json={"components": ["other"]}).status_code == 409
-    assert client.post("rebuilds", json={}).status_code == 409
-    assert client.post("rebuilds", json={"components": ["other"], "force": True}).is_success
+def test_what_an_open_one_does_not_cover_is_taken(desk: Desk) -> None:
+    asked(desk, components=["cache"])
+    asked(desk, components=["cache"], full=True)
+    asked(desk, components=["cache", "other"])
+    asked(desk)
+    desk.post("rebuilds", status=409, components=["other"])
+    desk.post("rebuilds", status=409)
+    asked(desk, components=["other"], force=True)
 
 
 def test_a_rebuild_is_followed_from_the_request_to_its_release(
-    pipeline: Pipeline, service: AdminService, client: httpx.Client
+    pipeline: Pipeline, desk: Desk
 ) -> None:
     commit(pipeline, "one")
-    taken = client.post("rebuilds", json={"components": ["cache"], "reason": "a trial"})
+    order = {"components": ["cache"], "reason": "a trial"}
+    taken = desk.client.post("/api/admin/rebuilds", json=order)
     order, place = taken.json(), taken.headers["location"]
     assert place == f"/api/admin/rebuilds/{order['id']}"
     assert (order["state"], order["requested_by"]) == ("running", "admin/anyone")
     assert order["components"]["cache"]["state"] == "waiting"
-    assert state_after(service)["rebuild"]["state"] == "running"
+    assert state_of(desk)["rebuild"]["state"] == "running"
     pipeline.settle()
-    done = client.get(f"rebuilds/{order['id']}").json()
+    done = desk.get(f"rebuilds/{order['id']}")
     assert (done["state"], done["status"], done["reason"]) == ("complete", "SUCCESS", "a trial")
     assert done["components"]["cache"]["state"] == "released"
     assert done["components"]["cache"]["entries"] == 1
     assert done["release"] == 1
-    state = state_after(service)
+    state = state_of(desk)
     assert (state["rebuild"]["state"], state["rebuild"]["entries_at_rebuild"]) == ("complete", 1)
-    nothing = asked(client)
+    nothing = asked(desk)
     pipeline.settle()
-    idle = client.get(f"rebuilds/{nothing['id']}").json()
+    idle = desk.get(f"rebuilds/{nothing['id']}")
     assert (idle["state"], idle["message"]) == ("complete", "Nothing was due")
 
 
 def test_only_a_successful_rebuild_changes_when_a_component_was_rebuilt_last(
-    pipeline: Pipeline, service: AdminService, client: httpx.Client
+    pipeline: Pipeline, desk: Desk
 ) -> None:
     commit(pipeline, "one")
     pipeline.settle()
-    before = component(state_after(service), "cache")
+    before = component(state_of(desk), "cache")
     assert before["entries_at_rebuild"] == 1
     pipeline.clock.advance(60)
     pipeline.fail_build("cache", times=1, error="it <b>hurts</b>")
-    order = asked(client, components=["cache"])
+    order = asked(desk, components=["cache"])
     pipeline.settle()
-    failed = client.get(f"rebuilds/{order['id']}").json()
+    failed = desk.get(f"rebuilds/{order['id']}")
     assert (failed["state"], failed["components"]["cache"]["state"]) == ("failed", "failed")
     assert "it <b>hurts</b>" in failed["error"]
-    state = state_after(service)
+    state = state_of(desk)
     after = component(state, "cache")
     assert state["rebuild"]["state"] == "failed"
     assert "it <b>hurts</b>" in state["rebuild"]["error"]
@@ -104,12 +102,12 @@ def test_only_a_successful_rebuild_changes_when_a_component_was_rebuilt_last(
     for what in ("last_rebuild_at", "entries_at_rebuild", "version"):
         assert after[what] == before[what]
     pipeline.clock.advance(60)
-    asked(client, components=["cache"])
+    asked(desk, components=["cache"])
     pipeline.settle()
-    third = component(state_after(service), "cache")
+    third = component(state_of(desk), "cache")
     assert third["last_rebuild_at"] > before["last_rebuild_at"]
     pipeline.store.rollback(1, reason="go back")
-    state = state_after(service)
+    state = state_of(desk)
     back = component(state, "cache")
     assert back["version"] == before["version"]
     assert back["last_rebuild_at"] == third["last_rebuild_at"]
@@ -131,33 +129,29 @@ def component(state: Any, name: str) -> Any:
     ],
 )
 def test_a_wrong_order_is_refused_with_its_field(
-    pipeline: Pipeline, client: httpx.Client, order: dict[str, Any], field: str
+    pipeline: Pipeline, desk: Desk, order: dict[str, Any], field: str
 ) -> None:
-    refused = client.post("rebuilds", json=order)
-    assert refused.status_code == 422
-    assert [each["field"] for each in refused.json()["errors"]] == [field]
+    refused = desk.post("rebuilds", status=422, **order)
+    assert [each["field"] for each in refused["errors"]] == [field]
     assert pipeline.catalog.inbox.open_requests() == []
 
 
-def test_all_leaves_out_what_somebody_decided_about(
-    pipeline: Pipeline, client: httpx.Client
-) -> None:
+def test_all_leaves_out_what_somebody_decided_about(pipeline: Pipeline, desk: Desk) -> None:
     pipeline.catalog.attempts.pause("cache", "too loud")
-    assert asked(client, all=True)["requested"] == ["other"]
+    assert asked(desk, all=True)["requested"] == ["other"]
     pipeline.catalog.attempts.pause("other", "that, too")
-    refused = client.post("rebuilds", json={"all": True})
-    assert (refused.status_code, "too loud" in refused.json()["detail"]) == (409, True)
+    assert "too loud" in desk.post("rebuilds", status=409, all=True)["detail"]
 
 
-def test_rebuilds_are_listed_in_pages_the_newest_first(client: httpx.Client) -> None:
+def test_rebuilds_are_listed_in_pages_the_newest_first(desk: Desk) -> None:
     ids = [
-        asked(client, components=["cache"])["id"],
-        asked(client, components=["other"])["id"],
-        asked(client)["id"],
+        asked(desk, components=["cache"])["id"],
+        asked(desk, components=["other"])["id"],
+        asked(desk)["id"],
     ]
-    first = client.get("rebuilds", params={"limit": 2}).json()
+    first = desk.get("rebuilds", limit=2)
     assert [each["id"] for each in first["rebuilds"]] == ids[:0:-1]
-    rest = client.get("rebuilds", params={"before": first["next"]}).json()
+    rest = desk.get("rebuilds", before=first["next"])
     assert ([each["id"] for each in rest["rebuilds"]], rest["next"]) == (ids[:1], None)
-    assert client.get("rebuilds/none").status_code == 404
-    assert client.get("rebuilds", params={"limit": 0}).status_code == 422
+    desk.get("rebuilds/none", status=404)
+    desk.get("rebuilds", status=422, limit=0)

@@ -5,32 +5,19 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
 from indexrelay.admin.drift import DriftWatch
-from indexrelay.admin.service import AdminService
 from indexrelay.admin.sightings import GONE_FOR
 from indexrelay.admin.state import RENEW_SECONDS
 from indexrelay.schemas.messages import RebuilderState
 from indexrelay.schemas.progress import BuildProgress, BuildStep
 from indexrelay.streams import Keys, Presence
 from indexrelay.testing import MakePipeline, Pipeline
-from tests.admin.conftest import CACHE, state_after
+from tests.admin.conftest import CACHE, state_of
 from tests.admin.desk import Desk, desk_of
 from tests.testing.test_pipeline import commit
-
-
-@pytest.fixture
-def desk(pipeline: Pipeline) -> Iterator[Desk]:
-    with desk_of(pipeline) as desk:
-        yield desk
-
-
-def state_of(desk: Desk) -> Any:
-    desk.look()
-    return desk.get("state")
 
 
 def patched(state: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
@@ -57,19 +44,20 @@ def patched(state: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_state_has_a_number_that_grows_only_with_a_change(
-    pipeline: Pipeline, service: AdminService, client: httpx.Client
+    pipeline: Pipeline, desk: Desk
 ) -> None:
     commit(pipeline, "one")
     pipeline.settle()
-    number = state_after(service)["number"]
+    number = state_of(desk)["number"]
     pipeline.clock.advance(1)
-    assert state_after(service)["number"] == number
-    first = client.get("state")
-    same = client.get("state", headers={"If-None-Match": first.headers["etag"]})
+    assert state_of(desk)["number"] == number
+    first = desk.client.get("/api/admin/state")
+    known = {"If-None-Match": first.headers["etag"]}
+    same = desk.client.get("/api/admin/state", headers=known)
     assert (same.status_code, same.content) == (304, b"")
     commit(pipeline, "two")
-    assert state_after(service)["number"] > number
-    again = client.get("state", headers={"If-None-Match": first.headers["etag"]})
+    assert state_of(desk)["number"] > number
+    again = desk.client.get("/api/admin/state", headers=known)
     assert again.status_code == 200
     assert again.json()["components"][0]["condition"] == "behind"
 

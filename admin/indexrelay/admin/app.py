@@ -15,6 +15,7 @@ import json
 import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -131,11 +132,13 @@ def create_admin_app(resources: AdminResources, *, page: Path = PAGE) -> FastAPI
         """The process is alive; how the installation is says ``/state``."""
         return Health()
 
-    description = json.dumps(_described(app, resources.access)).encode()
+    @cache
+    def description() -> bytes:
+        return json.dumps(_described(app, resources.access)).encode()
 
     @app.get(f"{PREFIX}/openapi.json", include_in_schema=False)
-    async def openapi() -> Response:
-        return Response(description, media_type="application/json")
+    def openapi() -> Response:
+        return Response(description(), media_type="application/json")
 
     # From the innermost to the outermost.
     app.add_middleware(PageFiles, folder=page)
