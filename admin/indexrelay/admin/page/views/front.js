@@ -21,7 +21,9 @@ export function Front({ page }) {
     [tried, near],
   );
   if (!page.index) return null;
-  const minRecall = page.checks.find((each) => /(^|\.)recall$/.test(each.name))?.limit ?? page.parameters.min_recall;
+  const limitOf = (pattern) => page.checks.find((each) => pattern.test(each.name))?.limit;
+  const minRecall = limitOf(/(^|\.)recall_at_10$/) ?? page.parameters.min_recall;
+  const maxLatency = limitOf(/(^|\.)latency_ms$/) ?? page.parameters.max_latency_ms;
   // One point says nothing that the table does not.
   const isChart = tried.length > 1 || page.trials.length > 1;
   const measured = tried.filter((each) => each.recall !== null && each.latency_us !== null);
@@ -30,8 +32,8 @@ export function Front({ page }) {
     ${measured.length > 0 &&
     html`<div class=${isChart ? "front" : ""}>
       ${isChart && html`<figure>
-        <${Scatter} tried=${measured} trials=${page.trials} near=${near} setNear=${setNear} minRecall=${minRecall} maxLatency=${page.parameters.max_latency_ms} />
-        <figcaption class="note">The larger, the more memory. Filled: no other is better in everything. Ringed: chosen; its line is what more effort in a search buys. Dashed: what was asked for.</figcaption>
+        <${Scatter} tried=${measured} trials=${page.trials} near=${near} setNear=${setNear} minRecall=${minRecall} maxLatency=${maxLatency} />
+        <figcaption class="note">The larger, the more memory. Filled: no other is better in everything. Ringed: chosen; its line is what more effort in a search buys. Dashed: the limit of its gate.</figcaption>
       </figure>`}
       <${Table} caption="Indexes that were tried, the fastest first" columns=${columns} rows=${rows} rowKey=${(each) => each.index} />
     </div>`}
