@@ -1,6 +1,6 @@
 // Releases: each that is kept, what is in one, what two have different, and the way back.
 
-import { Age, api, Badge, bytes, Clip, Empty, Facts, html, Icon, Id, link, Loaded, none, number, PageHead, Panel, Stamp, State, Table, Text, useLoad, useMemo } from "../parts.js";
+import { Age, api, Badge, bytes, clean, Clip, Empty, Facts, html, Icon, Id, link, Loaded, none, number, PageHead, Panel, Stamp, State, Table, Text, useLoad, useMemo } from "../parts.js";
 import { Changes, Names } from "./changes.js";
 import { More, usePages } from "./pages.js";
 import { Problems } from "./problems.js";
@@ -107,35 +107,41 @@ const SERVED = [
 function OneRelease({ state, me, number: wanted }) {
   const newest = state.release?.number;
   const load = useLoad((signal) => api.get(`releases/${encodeURIComponent(wanted)}`, { signal }), [wanted]);
-  return html`<${Loaded} load=${load}>
-    ${(release) => html`
-      <${PageHead}
-        back=${BACK}
-        title=${`Release ${number(release.number)}`}
-        lead=${html`<${Text} value=${release.reason || "No reason is given."} limit=${400} />`}
-        actions=${html`
-          ${release.previous > 0 && html`<a class="button plain" href=${link("releases", release.previous, release.number)}>What it changed</a>`}
-          ${release.number !== newest &&
-          html`${newest && html`<a class="button plain" href=${link("releases", release.number, newest)}>Compare with the newest</a>`}
-            <${RollBack} me=${me} release=${release.number} label="Roll back" />`}
-        `}
+  const release = load.data;
+  return html`
+    <${PageHead}
+      back=${BACK}
+      title=${`Release ${clean(wanted, 20)}`}
+      lead=${release && html`<${Text} value=${release.reason || "No reason is given."} limit=${400} />`}
+      actions=${release &&
+      html`
+        ${release.previous > 0 && html`<a class="button plain" href=${link("releases", release.previous, release.number)}>What it changed</a>`}
+        ${release.number !== newest &&
+        html`${newest && html`<a class="button plain" href=${link("releases", release.number, newest)}>Compare with the newest</a>`}
+          <${RollBack} me=${me} release=${release.number} label="Roll back" />`}
+      `}
+    />
+    <${Loaded} load=${load}>${() => html`<${ReleasePage} release=${release} />`}<//>
+  `;
+}
+
+function ReleasePage({ release }) {
+  return html`
+    <${Panel} title="Who made it, and when">
+      <${Facts}
+        items=${[
+          { label: "Made", value: html`<${Stamp} at=${release.made_at} />` },
+          { label: "By", value: html`<${Text} value=${release.by || "not given"} limit=${80} />` },
+          { label: "Follows", value: release.previous > 0 ? html`<a href=${link("releases", release.previous)}>release ${number(release.previous)}</a>` : "nothing: it is the first" },
+          release.canary.length > 0 && { label: "Tried first by", value: html`<${Text} value=${release.canary.join(", ")} />` },
+          { label: "Digest", value: html`<${Id} value=${release.digest} length=${16} />` },
+        ]}
       />
-      <${Panel} title="Who made it, and when">
-        <${Facts}
-          items=${[
-            { label: "Made", value: html`<${Stamp} at=${release.made_at} />` },
-            { label: "By", value: html`<${Text} value=${release.by || "not given"} limit=${80} />` },
-            { label: "Follows", value: release.previous > 0 ? html`<a href=${link("releases", release.previous)}>release ${number(release.previous)}</a>` : "nothing: it is the first" },
-            release.canary.length > 0 && { label: "Tried first by", value: html`<${Text} value=${release.canary.join(", ")} />` },
-            { label: "Digest", value: html`<${Id} value=${release.digest} length=${16} />` },
-          ]}
-        />
-      <//>
-      <${Panel} title="What it serves" flush>
-        <${Table} caption=${`Components of release ${release.number}`} columns=${SERVED} rows=${rowsOf(release)} rowKey=${(each) => each.name} empty=${html`<${Empty} title="It serves nothing" />`} />
-      <//>
-    `}
-  <//>`;
+    <//>
+    <${Panel} title="What it serves" flush>
+      <${Table} caption=${`Components of release ${release.number}`} columns=${SERVED} rows=${rowsOf(release)} rowKey=${(each) => each.name} empty=${html`<${Empty} title="It serves nothing" />`} />
+    <//>
+  `;
 }
 
 function rowsOf({ components }) {
