@@ -26,7 +26,7 @@ LAUNCHED_WITH = (
 )
 DESK: ViewportSize = {"width": 1280, "height": 900}
 PHONE: ViewportSize = {"width": 360, "height": 740}
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 """A condition that has not come by then does not come: the machine may be busy with other tests."""
 
 

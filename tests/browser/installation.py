@@ -54,6 +54,8 @@ role = "viewer"
 TABLES = """
 [rebuilder]
 quiet_seconds = 0.05
+build_niceness = 0
+release_after_seconds = 60
 failure_cooldown_seconds = 600
 presence_ttl_seconds = 3
 
