@@ -38,9 +38,13 @@ class Desk:
         return answer.json()
 
     def post(self, path: str, *, status: int, **body: Any) -> Any:
-        """The answer; it has that status."""
+        """The answer; it has that status, and what it begins or makes can be looked at."""
         answer = self.client.post(f"/api/admin/{path}", json=body)
         assert answer.status_code == status, answer.text
+        place = answer.headers.get("Location")
+        if status in (201, 202):
+            assert place is not None
+            assert self.client.get(place).status_code == 200, "it says where to look"
         return answer.json()
 
     def audited(self) -> list[tuple[str, str, str | None]]:

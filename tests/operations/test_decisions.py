@@ -94,6 +94,16 @@ def test_a_pause_and_its_end_are_kept_and_what_fails_leaves_no_line(installed: I
     assert [action for action, *_ in installed.audited()] == ["paused", "resumed"]
 
 
+def test_many_that_are_resumed_at_once_make_a_request_of_a_length_that_is_taken(
+    installed: Installed,
+) -> None:
+    names = [f"component_with_a_long_name_{number}" for number in range(100)]
+    installed.decisions.pause(names, reason="for now")
+    assert installed.decisions.resume(names) == names
+    (reason,) = installed.asked
+    assert len(reason) <= 1000
+
+
 def test_a_decision_stands_where_nobody_can_be_told(installed: Installed) -> None:
     make_release(installed.store, maps=make_version(installed.store, "maps", b"0"))
     installed.is_away = True

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from indexrelay.admin.access import Operator
+from indexrelay.admin.access import PREFIX, Operator
 from indexrelay.admin.document import Fact
 from indexrelay.health.status import Code
 from indexrelay.operations.backups import Backups
@@ -321,7 +321,7 @@ def backup_routes(resources: "AdminResources") -> APIRouter:
         caller: Operator,
     ) -> RunningWork:
         """Begin to make a backup; the list says how far it is."""
-        response.headers["Location"] = "backups"
+        response.headers["Location"] = f"{PREFIX}/backups"
         return work.create(body, who=caller.who)
 
     @router.post(
@@ -335,7 +335,7 @@ def backup_routes(resources: "AdminResources") -> APIRouter:
         caller: Operator,
     ) -> RunningWork:
         """Begin to read a backup to its end; the list says what came of it."""
-        response.headers["Location"] = "backups"
+        response.headers["Location"] = f"{PREFIX}/backups"
         try:
             return work.verify(backup, who=caller.who)
         except BackupUnknownError as error:

@@ -25,7 +25,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from indexrelay.admin.access import Caller, Operator
+from indexrelay.admin.access import PREFIX, Caller, Operator
 from indexrelay.admin.document import DecisionState, Fact
 from indexrelay.admin.resources import AdminResources
 from indexrelay.operations.decisions import Decisions
@@ -276,7 +276,7 @@ def release_routes(resources: AdminResources) -> APIRouter:
                 number, reason=reason, components=body.components, decided_on=body.newest
             )
         resources.state.wake()
-        response.headers["Location"] = f"releases/{rolled.number}"
+        response.headers["Location"] = f"{PREFIX}/releases/{rolled.number}"
         before = {} if served is None else served.components
         return RolledBack(
             release=rolled.number,

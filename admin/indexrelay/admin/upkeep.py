@@ -19,7 +19,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from indexrelay.admin.access import Operator
+from indexrelay.admin.access import PREFIX, Operator
 from indexrelay.admin.components import bounded
 from indexrelay.admin.document import Fact
 from indexrelay.admin.resources import AdminResources
@@ -295,7 +295,7 @@ def _schedules(router: APIRouter, resources: AdminResources) -> None:
             wanted, producer=resources.producer, audit=resources.audit, who=caller.who
         )
         resources.state.wake()
-        response.headers["Location"] = f"rebuilds/{request_id}"
+        response.headers["Location"] = f"{PREFIX}/rebuilds/{request_id}"
         return Asked(
             request_id=request_id,
             components=tuple(wanted.components),

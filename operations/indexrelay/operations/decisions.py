@@ -7,6 +7,7 @@ Each decision is one line of the audit log, whoever makes it and wherever.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from redis.exceptions import RedisError
 
@@ -14,6 +15,7 @@ from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import Event, ReleasePublished
+from indexrelay.schemas.names import shortened
 from indexrelay.schemas.settings import Settings
 from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore
@@ -24,6 +26,8 @@ from indexrelay.streams.keys import Keys
 from indexrelay.streams.publisher import announce
 
 log = get_logger(__name__)
+_MAX_REASON: Final = 1000
+"""Characters, of a request for a rebuild."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +60,7 @@ class Decisions:
         for name in resumed:
             self._record(AuditAction.RESUMED, subject=name)
         if resumed:
-            self.ask(f"resumed {', '.join(resumed)}")
+            self._ask("resumed", resumed)
         return resumed
 
     def hold(self, names: Sequence[str], *, reason: str) -> Release:
@@ -85,7 +89,7 @@ class Decisions:
                 reason=reason,
             )
         if lifted:
-            self.ask(f"lifted {', '.join(lifted)}")
+            self._ask("lifted", lifted)
         return release, lifted
 
     def rollback(
@@ -111,6 +115,9 @@ class Decisions:
             reason=reason,
         )
         return rolled
+
+    def _ask(self, what: str, names: Sequence[str]) -> None:
+        self.ask(shortened(f"{what} {', '.join(names)}", _MAX_REASON))
 
     def _announce(self, release: Release) -> None:
         announce_release(
