@@ -226,15 +226,16 @@ class History:
         """
         first = _milliseconds(since)
         with self._opened() as connection:
+            width = self._width(connection, first)
             rebuilds = connection.execute(
                 "SELECT id, at, seconds, status, cause, rebuilt, failed, release, message, "
                 "request_ids FROM rebuilds WHERE at >= ? ORDER BY at DESC LIMIT ?",
                 (first, limit),
             ).fetchall()
             samples = connection.execute(
-                f"SELECT min(at), max(seconds), {_MERGED} FROM samples WHERE at >= ? "  # noqa: S608 - ours
-                "GROUP BY at / ? ORDER BY 1",
-                (first, self._width(connection, first)),
+                f"SELECT min(at), max(max(seconds), ?), {_MERGED} FROM samples "  # noqa: S608 - ours
+                "WHERE at >= ? GROUP BY at / ? ORDER BY 1",
+                (width // 1000, first, width),
             ).fetchall()
             releases = connection.execute(
                 "SELECT facts FROM releases WHERE at >= ? ORDER BY number DESC LIMIT ?",

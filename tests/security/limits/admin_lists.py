@@ -70,6 +70,7 @@ def _samples(row: Row, request: pytest.FixtureRequest) -> None:
         )
     samples = history.view(START, limit=1)["samples"]
     assert len(samples) <= row.number
+    assert {each["seconds"] for each in samples} == {2 * SAMPLE_SECONDS}
     assert max(each["freshness_seconds"] for each in samples) == count - 1
     history.close()
 
