@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from deploy import make_passwords, pin_images
-from indexrelay.schemas.settings import HttpSettings
+from indexrelay.schemas.errors import SettingsError
+from indexrelay.schemas.settings import HttpSettings, Settings
+from indexrelay.schemas.settings_file import load_settings
+from tests.admin.people import cheap_hash
 from tests.deploy.compose import FILE, ROOT, load, seconds
 
 VARIABLES = {name: f"{name.lower()}-0123456789" for name in make_passwords.variables()}
@@ -153,6 +156,17 @@ def test_each_role_is_its_own_user_of_redis() -> None:
     for name, user in users.items():
         password = VARIABLES[f"{user.upper()}_PASSWORD"]
         assert urls[name].startswith(f"redis://{user}:{password}@redis:")
+
+
+def test_the_admin_page_is_reached_by_whoever_the_environment_names_and_by_nobody_without() -> None:
+    def settings(login: str) -> Settings:
+        environ = load({**VARIABLES, "ADMIN_LOGIN": login})["admin"]["environment"]
+        return load_settings(environ={**environ, "INDEXRELAY_CONFIG": ""})
+
+    [(name, user)] = settings(cheap_hash("correct horse")).admin.users.items()
+    assert (name, user.role) == ("admin", "operator")
+    with pytest.raises(SettingsError, match=r"admin\.users\.admin\.password"):
+        settings("")
 
 
 @pytest.mark.parametrize("missing", sorted(VARIABLES))

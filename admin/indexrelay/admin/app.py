@@ -65,8 +65,10 @@ MAX_BODY_BYTES: Final = 1024 * 1024
 """Of one request (413)."""
 CSP: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; font-src 'self'"
+    "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
 )
+"""The last three are not of what ``default-src`` stands for."""
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": CSP,
     "X-Content-Type-Options": "nosniff",

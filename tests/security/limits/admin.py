@@ -1,4 +1,4 @@
-"""What strangers may do to the logins of the admin page, and what is kept of them."""
+"""What strangers may do to the admin page and its logins, and what is kept of them."""
 
 import asyncio
 import hashlib
@@ -7,18 +7,27 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fastapi import FastAPI, Response
+from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from indexrelay.admin import logins
-from indexrelay.admin.access import Access, LoginRequest
+from indexrelay.admin.access import ANYONE, Access, LoginRequest, viewer
+from indexrelay.admin.app import MAX_BODY_BYTES
 from indexrelay.admin.logins import LoginLimit, Passwords, TooManyLoginsError
+from indexrelay.admin.service import MAX_CONNECTIONS
 from indexrelay.admin.sessions import EndedSessions, Sessions
+from indexrelay.admin.stream import EventStream, stream_routes
 from indexrelay.schemas.admin import AdminUser
 from indexrelay.schemas.settings import Settings
+from indexrelay.service.limits import BodyLimit
+from indexrelay.service.problems import RefusedError
 from indexrelay.storage.audit import AuditLog
 from indexrelay.testing.clock import FakeClock
 from tests.admin.people import cheap_hash, people
 from tests.security.limits.table import Row, exercises
+from tests.service.test_connections import POST, Application
+from tests.service.transports import Service, receive, status
 
 
 def _tried(row: Row, who: Callable[[int], tuple[str, str]], *, seconds: float) -> None:
@@ -178,3 +187,81 @@ def _refusals(row: Row, request: pytest.FixtureRequest) -> None:
 @exercises("refusals of all addresses that the audit log has in an hour")
 def _all_refusals(row: Row, request: pytest.FixtureRequest) -> None:
     assert _refused(row, request, places=250) == row.number
+
+
+@exercises("bytes of a request's body to the admin page")
+def _body(row: Row, _request: pytest.FixtureRequest) -> None:
+    async def body() -> None:
+        service = Service(BodyLimit(Application(), max_bytes=MAX_BODY_BYTES))
+        for more, code in ((0, 200), (1, 413)):
+            connection = service.connect()
+            receive(connection, POST % (row.number + more))
+            if not more:
+                receive(connection, b"x" * row.number)
+            await service.settle()
+            assert status(connection) == code
+
+    asyncio.run(body())
+
+
+@exercises("connections to the admin page")
+def _connections(row: Row, _request: pytest.FixtureRequest) -> None:
+    async def body() -> None:
+        service = Service(Application(), most=MAX_CONNECTIONS)
+        first, *others = [service.connect() for _ in range(row.number)]
+        assert not first.closed
+        service.connect()
+        assert first.aborted
+        assert not any(each.closed for each in others)
+
+    asyncio.run(body())
+
+
+@exercises("streams of changes that pages hold open")
+def _streams(row: Row, request: pytest.FixtureRequest) -> None:
+    class Crowded(EventStream):
+        clients = row.number
+
+        def __len__(self) -> int:
+            return self.clients
+
+    clock, folder = FakeClock(), request.getfixturevalue("tmp_path")
+    settings = Settings.model_validate({"data_dir": folder})
+    events, access = Crowded(clock), Access(settings, clock=clock)
+    events.close()  # or a stream that is let in would not end
+    app = FastAPI()
+    app.include_router(stream_routes(events, lambda: None, access))
+    app.add_exception_handler(RefusedError, lambda _asked, error: _refusal(error))
+    app.dependency_overrides[viewer] = lambda: ANYONE
+    with TestClient(app) as client:
+        assert client.get("/stream").status_code == 503
+        events.clients -= 1
+        assert client.get("/stream").status_code == 200
+
+
+def _refusal(error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return Response(status_code=error.status)
+
+
+@exercises("changes that are kept for pages that come back")
+def _changes(row: Row, _request: pytest.FixtureRequest) -> None:
+    events = EventStream(FakeClock())
+    before = events.number
+    for _ in range(row.number):
+        events.publish("state", {})
+    assert len(events.after(before) or ()) == row.number
+    events.publish("state", {})
+    assert events.after(before) is None
+    assert len(events.after(before + 1) or ()) == row.number
+
+
+@exercises("bytes of these changes")
+def _bytes(row: Row, _request: pytest.FixtureRequest) -> None:
+    events = EventStream(FakeClock())
+    before = events.number
+    events.publish_made("state", lambda _number: "x" * (row.number - 1))
+    events.publish_made("state", lambda _number: "x")
+    assert len(events.after(before) or ()) == 2
+    events.publish_made("state", lambda _number: "x")
+    assert events.after(before) is None
