@@ -151,6 +151,22 @@ def test_the_page_of_metrics_of_either_worker_counts_what_both_answered(service:
         assert answered(one, other) == answered(other, one) == before + 7
 
 
+def test_settings_that_are_wrong_when_they_are_read_again_leave_the_workers_as_they_are(
+    service: Service,
+) -> None:
+    config = service.log.with_name("indexrelay.toml")
+    right, workers = config.read_text(), {state.pid for state in service.states()}
+    try:
+        config.write_text("[rebuilder]\nworkers = 0\n")
+        service.parent.send_signal(signal.SIGHUP)
+        eventually(lambda: service.logged("settings.refused"), seconds=60)
+    finally:
+        config.write_text(right)
+    assert "line 2: rebuilder.workers = 0" in service.logged("settings.refused")[0]["error"]
+    assert not service.logged("worker.restarting")
+    assert {state.pid for state in service.states()} == workers
+
+
 def test_a_killed_worker_takes_only_requests_in_flight_along_and_is_replaced(
     service: Service,
 ) -> None:

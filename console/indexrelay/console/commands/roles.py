@@ -27,7 +27,7 @@ import typer
 
 from indexrelay.console.commands import Config
 from indexrelay.console.errors import ExitCode
-from indexrelay.console.installation import Installation, read_settings
+from indexrelay.console.installation import Installation
 from indexrelay.console.processes import (
     KeptServer,
     RoleSettings,
@@ -39,7 +39,6 @@ from indexrelay.console.processes import (
 )
 from indexrelay.console.settings_reload import SettingsReload, noting_hangup
 from indexrelay.schemas.clock import Background, Clock, SystemClock, backoff_seconds
-from indexrelay.schemas.errors import SettingsError
 from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore
@@ -127,6 +126,7 @@ def reader(
                     listener,
                     reader_id=reader_id,
                     count=workers,
+                    settings=installation.settings,
                     config=config,
                     insecure=insecure,
                     stop=stop,
@@ -164,6 +164,7 @@ def run_workers(
     *,
     reader_id: str,
     count: int,
+    settings: Settings,
     config: Path | None,
     insecure: bool,
     stop: Stop,
@@ -173,7 +174,8 @@ def run_workers(
     from indexrelay.service.workers import WorkerBoard
 
     with ExitStack() as stack:
-        again = stack.enter_context(noting_hangup())
+        asked = stack.enter_context(noting_hangup())
+        reload = SettingsReload(settings, config, asked=asked)
         folder = Path(tempfile.mkdtemp(prefix="indexrelay-workers-"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         shared = RoleSettings(config=config, environ=os.environ, logs=None)
@@ -193,9 +195,13 @@ def run_workers(
             failed = workers.look()
             if failed is not None:
                 return failed
-            if again.is_set():
-                again.clear()
-                if _are_right(config):
+            if reload.asked:
+                new = reload.look()
+                if manager is not None:
+                    manager.say(reload.refused or "")
+                if new is not None:
+                    reload.take(new)
+                if reload.refused is None:  # also the same ones: who sends SIGHUP wants new workers
                     workers.restart_in_turn(stop)
         if manager is not None:
             manager.stopping()
@@ -286,18 +292,6 @@ class Workers:
     def _is_ready(self, number: int) -> bool:
         pid = self._children[number].pid
         return pid is not None and self._board.is_ready(number, pid)
-
-
-def _are_right(config: Path | None) -> bool:
-    """Whether the settings can be started with, as they are now."""
-    try:
-        read_settings(config)
-    except SettingsError as error:
-        wrong = str(error)
-    else:
-        return True
-    log.error("workers.not_restarted", error=wrong, consequence="they stay as they are")
-    return False
 
 
 def operator(config: Config = None) -> None:
