@@ -86,6 +86,16 @@ def test_a_copy_brings_every_row_into_an_empty_catalog(
     assert (new.repeated, new.generation) == (False, 4)
 
 
+def test_who_tells_people_is_whoever_runs_and_not_who_did_when_the_copy_was_made(
+    filled: Catalog, empty: Catalog, clock: FakeClock, tmp_path: Path
+) -> None:
+    filled.notices.take("then", seen=None)
+    running = empty.notices.take("now", seen=None)
+    with empty.importing(written(filled, tmp_path), copied_at=clock.now()):
+        pass
+    assert empty.notices.read() == running
+
+
 def test_a_copy_goes_into_either_database_and_its_keys_go_on(
     catalog: Catalog, clock: FakeClock, tmp_path: Path
 ) -> None:
