@@ -75,8 +75,8 @@ class NoticeRow:
         if seen is None:
             insert = self._database.insert(notices).values(key=_KEY, **values)
             statement = insert.on_conflict_do_nothing(index_elements=[notices.c.key])
-            with self._database.write() as connection:
-                return connection.execute(statement).rowcount > 0
+            with self._database.write() as connection:  # PostgreSQL counts no inserted rows
+                return connection.execute(statement.returning(notices.c.key)).first() is not None
         same = (notices.c.key == _KEY, notices.c.owner == seen.owner, notices.c.beat == seen.beat)
         with self._database.write() as connection:
             return connection.execute(update(notices).where(*same).values(**values)).rowcount > 0
