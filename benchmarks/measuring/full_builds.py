@@ -65,7 +65,7 @@ class CatalogBuild:
                 ),
                 store=artifacts,
                 clock=SystemClock(),
-                progress=lambda _share: None,
+                progress=lambda _step, _share: None,
                 snapshots=snapshots,
             )
         if result.outcome is not BuildOutcome.REBUILT:
