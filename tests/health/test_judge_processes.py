@@ -206,7 +206,7 @@ CASES: Cases = {
             "rebuilder r1 (h:2) runs with other settings than these: old is declared there and no "
             "longer here, similar is declared differently there"
         ),
-        "start it again, with these settings",
+        "have it read its settings again (SIGHUP), or start it again, with these",
         Actor.PERSON,
     ),
     "a reader with other settings": (
@@ -216,7 +216,7 @@ CASES: Cases = {
             "reader one (h:1) runs with other settings than these: old is declared there and no "
             "longer here"
         ),
-        "start it again, with these settings",
+        "have it read its settings again (SIGHUP), or start it again, with these",
         Actor.PERSON,
     ),
     "a reader that refused its settings": (

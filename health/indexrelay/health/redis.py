@@ -339,7 +339,7 @@ def _otherwise(
             subject=state.label,
             what=f"{role} {state.process} runs with other settings than these: "
             f"{', '.join(differences)}",
-            advice="start it again, with these settings",
+            advice="have it read its settings again (SIGHUP), or start it again, with these",
             acts=Actor.PERSON,
         )
 

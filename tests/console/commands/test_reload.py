@@ -224,6 +224,9 @@ def test_no_search_fails_and_no_connection_ends_while_a_reader_changes_over(
             assert last.instance != first.instance
             done.set()
             asking.join()
+            token = f'[http.tokens.shop]\nsha256 = "{"0" * 64}"\n'
+            role.read_again(CONFIG + token)
+            eventually(lambda: client.get("/v1/state").status_code == 401, seconds=60)
         assert set(answers) == {200}
         assert len(ports) == 1
 

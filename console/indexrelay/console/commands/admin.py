@@ -30,7 +30,7 @@ _OPEN: Final = (
     f"everything. To ask them: {commands.ADMIN_PASSWORD}"
 )
 _NEXT: Final = (
-    "The settings get this hash, under a name of your choice; then the admin page starts again:\n"
+    "The settings get this hash, under a name of your choice; the admin page reads it at SIGHUP:\n"
     "  [admin.users.NAME]\n"
     '  password = "{known}"\n'
     '  role = "viewer"       # or "operator", who may have things built and rolled back'

@@ -26,7 +26,7 @@ def generate(json: Json = False) -> None:
     stdout().print(token, soft_wrap=True)
     stderr().print(
         "Keep it now: it is written down nowhere. Readers that are to know it have this in their\n"
-        "settings, under a name of your choice, and are started again:\n"
+        "settings, under a name of your choice, and read these again (SIGHUP):\n"
         "  [http.tokens.NAME]\n"
         f'  sha256 = "{digest}"\n'
         '  scope = "read"        # or "write", or "admin", which may have failed loads tried again',
