@@ -1,5 +1,5 @@
-"""A whole installation of processes, as a person starts them: a rebuilder and instances of a
-reader service, by their commands.
+"""A whole installation of processes, as a person starts them: a rebuilder, instances of a reader
+service, and the admin service where it is wanted, by their commands.
 
 They run in a temporary folder, on a server that is given, with a catalog in SQLite. What they log
 is kept there until the end, and its last lines are shown where something went wrong.
@@ -24,7 +24,7 @@ from indexrelay.storage.catalog import Catalog
 from measuring.machine import rss
 
 COMMAND = str(Path(sys.executable).with_name("indexrelay"))
-REBUILDER = "builder"
+REBUILDER, ADMIN = "builder", "admin"
 _PATIENCE_SECONDS = 600.0
 _LOOK_SECONDS = 0.05
 _SHOWN_LINES = 20
@@ -53,7 +53,7 @@ class Instances:
         self.settings = load_settings(self._config)
         self.addresses: Mapping[str, str] = {
             name: f"http://127.0.0.1:{port}"
-            for name, port in zip(names, _free_ports(len(names)), strict=True)
+            for name, port in zip(names, free_ports(len(names)), strict=True)
         }
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.store = ArtifactStore(self.settings.artifacts_dir)
@@ -65,13 +65,15 @@ class Instances:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all processes."""
+        """Of the rebuilder and the readers."""
         return (REBUILDER, *self.addresses)
 
     def start(self, name: str) -> None:
-        """Start one, which does not run."""
+        """Start one, which does not run; `ADMIN` for the admin service."""
         if name == REBUILDER:
             role = ["rebuilder", "--id", name]
+        elif name == ADMIN:
+            role = ["admin"]
         else:
             role = ["reader", "--id", name, "--port", self.addresses[name].rpartition(":")[2]]
         with self._log(name).open("ab") as log:
@@ -105,6 +107,20 @@ class Instances:
             return httpx.get(f"{self.addresses[name]}/health", trust_env=False).is_success
         except httpx.HTTPError:
             return False
+
+    def start_admin(self) -> str:
+        """Start the admin service, on the port that the settings give it; its address."""
+        address = f"http://{self.settings.admin.host}:{self.settings.admin.port}"
+        self.start(ADMIN)
+
+        def answers() -> bool:
+            try:
+                return httpx.get(f"{address}/api/admin/health", trust_env=False).is_success
+            except httpx.HTTPError:
+                return False
+
+        self.wait("the admin service to answer", answers)
+        return address
 
     def await_all(self) -> None:
         """Wait until every reader answers; raises `NotReadyError`."""
@@ -153,7 +169,7 @@ class Instances:
         """The last lines that each of them logged."""
         return "\n".join(
             f"── {name}\n" + "\n".join(self._log(name).read_text().splitlines()[-_SHOWN_LINES:])
-            for name in self.names
+            for name in self._processes
         )
 
     def _log(self, name: str) -> Path:
@@ -190,7 +206,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, all different."""
     with ExitStack() as stack:
         found = [stack.enter_context(socket.socket()) for _ in range(count)]
