@@ -1,5 +1,7 @@
 // Asks the admin API: one place for the CSRF token, problem details and what an error says.
 
+import { setServerTime } from "./formats.js";
+
 const ROOT = new URL("api/admin/", document.baseURI);
 const TIMEOUT_MS = 30_000;
 
@@ -29,7 +31,7 @@ export function onSignedOut(listener) {
 }
 
 /** The token that unsafe requests of this session carry. */
-export function useToken(token) {
+export function setToken(token) {
   csrf = token ?? null;
 }
 
@@ -57,6 +59,7 @@ async function request(method, path, { body, accept, signal, headers = {} } = {}
         : "the service cannot be reached; it may be starting again";
     throw new ApiError(0, { title: "No answer", detail });
   }
+  setServerTime(response.headers.get("Date"));
   if (response.ok || response.status === 304) return response;
   throw await failure(response, path);
 }
@@ -100,12 +103,10 @@ async function binary(path, { signal } = {}) {
   return { buffer: await response.arrayBuffer(), headers: response.headers };
 }
 
-/** The answer, or null when it still is the one of `tag`. */
+/** The answer, or null when it still is the one with this ETag. */
 async function changed(path, tag) {
-  const headers = tag ? { "If-None-Match": tag } : {};
-  const response = await request("GET", path, { headers });
-  if (response.status === 304) return { tag, body: null };
-  return { tag: response.headers.get("ETag"), body: await parsed(response) };
+  const response = await request("GET", path, { headers: tag ? { "If-None-Match": tag } : {} });
+  return response.status === 304 ? null : parsed(response);
 }
 
 export const api = { get, post, binary, changed, root: ROOT };

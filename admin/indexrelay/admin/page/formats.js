@@ -98,11 +98,13 @@ export function counted(count, one, many = `${one}s`) {
 
 // The server's clock is the one that counts: a browser's may be wrong by minutes.
 let ahead = 0;
+const NOTHING_MS = 3000;
 
-/** Tell the page what time it is on the server. */
-export function setServerTime(iso) {
-  const at = Date.parse(iso);
-  if (Number.isFinite(at)) ahead = at - Date.now();
+/** Tell the page what time it is on the server, as the header Date of an answer says it. */
+export function setServerTime(date) {
+  const away = Date.parse(date) - Date.now();
+  // The header has whole seconds, and the answer was on its way: less than that is no difference.
+  if (Number.isFinite(away)) ahead = Math.abs(away) < NOTHING_MS ? 0 : away;
 }
 
 /** The server's time, in milliseconds. */

@@ -22,7 +22,7 @@ import {
   useState,
   verdictLook,
 } from "./parts.js";
-import { onSignedOut, useToken } from "./api.js";
+import { onSignedOut, setToken } from "./api.js";
 import { ahead, latest, start, stop } from "./stream.js";
 
 // In the order of the navigation. `group` is a title above the first view that has it.
@@ -384,7 +384,7 @@ function App() {
   const ask = async () => {
     try {
       const who = await api.get("me");
-      useToken(who.csrf);
+      setToken(who.csrf);
       setMe(who);
       setError(null);
       start();
@@ -418,7 +418,7 @@ function App() {
       }
     }
     stop();
-    useToken(null);
+    setToken(null);
     setWhy("You are logged out.");
     setMe(null);
   };

@@ -4,7 +4,6 @@
 // first gets the whole state: so nothing depends on each event having arrived.
 
 import { api } from "./api.js";
-import { setServerTime } from "./formats.js";
 
 const EVENTS = ["state", "patch", "rebuild", "release", "map"];
 const FIRST_PAUSE_MS = 500;
@@ -23,13 +22,12 @@ let timer = null;
 let poll = null;
 let lostAt = null;
 let running = false;
-let tag = null;
 let watch = null;
 let lastId = 0;
 let asked = null;
 
 /** The newest of everything; `problem`: why there is no state yet. */
-export const latest = { state: null, rebuild: null, connection: "connecting", problem: null };
+export const latest = { state: null, connection: "connecting", problem: null };
 
 /** Be told of an event by name; "connection" is the page's own. Returns how to stop that. */
 export function onEvent(name, listener) {
@@ -57,7 +55,6 @@ function setProblem(error) {
 /** Take a whole state; what did not change stays the same object, so that nothing draws it again. */
 function takeState(fresh) {
   if (fresh === null || typeof fresh !== "object") return;
-  setServerTime(fresh.at);
   setProblem(null);
   latest.state = kept(latest.state, fresh);
   emit("state", latest.state);
@@ -135,19 +132,17 @@ function take(name, text) {
   }
   if (name === "state") takeState(data);
   else if (name === "patch") takePatch(data);
-  else {
-    if (name === "rebuild") latest.rebuild = kept(latest.rebuild, data);
-    emit(name, data);
-  }
+  else emit(name, data);
 }
 
 /** Ask for the whole state; nothing is sent when it is the one that is here. */
 async function refresh() {
   const early = asked;
   asked = null;
-  const answer = (await early?.catch(() => null)) ?? (await api.changed("state", tag));
-  tag = answer.tag;
-  if (answer.body !== null) takeState(answer.body);
+  const number = latest.state?.number;
+  // The state's number is its ETag.
+  const fresh = (await early?.catch(() => null)) ?? (await api.changed("state", number && `W/"${number}"`));
+  if (running) takeState(fresh);
 }
 
 /** Ask for the state already, while it is not yet known who asks: `start` takes the answer. */
@@ -243,8 +238,8 @@ export function stop() {
   clearInterval(poll);
   removeEventListener("online", hurry);
   document.removeEventListener("visibilitychange", hurry);
-  latest.state = latest.rebuild = latest.problem = null;
-  tag = asked = lostAt = null;
+  latest.state = latest.problem = null;
+  asked = lostAt = null;
   lastId = 0;
   pause = FIRST_PAUSE_MS;
   setConnection("connecting");

@@ -14,7 +14,6 @@ import {
   PageHead,
   Panel,
   Progress,
-  Skeleton,
   State,
   Table,
   Text,
@@ -42,10 +41,7 @@ import { Problems, condensed } from "./problems.js";
 
 export function OverviewView({ state, me }) {
   const [asking, setAsking] = useState(false);
-  const rebuild = useRebuild(state?.rebuild, state?.number);
-  if (state === null) {
-    return html`<${PageHead} title="Overview" /><${Skeleton} rows=${8} />`;
-  }
+  const rebuild = useRebuild(state.rebuild, state.number);
   const running = state.rebuild.state === "running";
   const action = html`<${Button}
     tone="primary"
@@ -161,8 +157,8 @@ function driftHint(drift) {
 /** The rebuild that runs or ran last, with each of its components; asked again as the state moves on. */
 function useRebuild(summary, number) {
   const [rebuild, setRebuild] = useState(null);
-  const id = summary?.id ?? null;
-  const beat = summary?.state === "running" ? number : summary?.state;
+  const { id } = summary;
+  const beat = summary.state === "running" ? number : summary.state;
   useEffect(() => {
     if (id === null) return undefined;
     const stopped = new AbortController();
