@@ -34,8 +34,8 @@ help: ## List the targets
 		awk -F ':.*## ' '{ printf "  make %-14s %s\n", $$1, $$2 }'
 
 .PHONY: demo
-demo: $(INSTALLED) ## Run the whole pipeline on this Python's own docstrings
-	@$(BIN)/indexrelay demo
+demo: $(INSTALLED) ## Run the whole pipeline on this Python's own docstrings; ARGS=--stay to look around
+	@$(BIN)/indexrelay demo $(ARGS)
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests

@@ -97,18 +97,36 @@ def scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_the_demo_converges_through_a_failing_build_and_leaves_nothing(
-    texts: Path, scratch: Path
+def test_the_demo_converges_through_a_failing_build_stays_and_leaves_nothing(
+    texts: Path, scratch: Path, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        command("demo", "--corpus", str(texts), "--fail", "map", "--readers", "2", "--json"),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "TMPDIR": str(scratch)},
-    )
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    arguments = ("--corpus", str(texts), "--fail", "map", "--readers", "2", "--stay", "--json")
+    answer, told = tmp_path / "answer", tmp_path / "told"
+    with (
+        answer.open("wb") as stdout,
+        told.open("wb") as stderr,
+        subprocess.Popen(
+            command("demo", *arguments),
+            stdout=stdout,
+            stderr=stderr,
+            env={**os.environ, "TMPDIR": str(scratch)},
+        ) as demo,
+    ):
+        eventually(
+            lambda: demo.poll() is not None or "Ctrl-C ends the demo" in told.read_text(),
+            seconds=150,
+        )
+        try:
+            page = re.search(r"^admin page: (http://\S+)$", told.read_text(), re.MULTILINE)
+            assert page is not None, told.read_text()
+            state = httpx.get(f"{page.group(1)}/api/admin/state", timeout=30).json()
+            assert state["sentence"].startswith("all is well")
+            assert state["readers"]["converged"] == 2
+        finally:
+            demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 0, told.read_text()
+    said = told.read_text()
+    report = json.loads(answer.read_text())
     assert report["converged"] is True
     assert report["agree"] is True
     assert report["release"] >= 8  # one more where the failed build was tried again meanwhile
@@ -128,7 +146,7 @@ def test_the_demo_converges_through_a_failing_build_and_leaves_nothing(
     assert "failed: map" in partial[0]["message"]
     assert {"p50", "max"} == set(report["event_to_served_seconds"])
     assert 0 < report["own_share_seconds"]["p50"] <= report["own_share_seconds"]["max"]
-    assert "its last good version still serves, at generation 4" in done.stderr
+    assert "its last good version still serves, at generation 4" in said
     assert list(scratch.iterdir()) == []
     assert processes_of(str(scratch)) == []
 

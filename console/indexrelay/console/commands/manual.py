@@ -60,7 +60,7 @@ _NAMED: Final = "one of the names is not declared"
 MANUAL: Final[Mapping[str, Manual]] = {
     "demo": Manual(
         partial="a part of it did not go as it should",
-        examples=("", "--readers 4 --batches 10", "--corpus ~/notes"),
+        examples=("", "--stay", "--readers 4 --batches 10", "--corpus ~/notes"),
     ),
     "check": Manual(
         partial="the settings are right, and something that they name cannot be used here",

@@ -11,8 +11,8 @@ import secrets
 import shlex
 import shutil
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,12 +23,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from indexrelay.console.demo.corpus import plan, standard_library, text_folder
 from indexrelay.console.demo.embedding import Embedding
-from indexrelay.console.demo.job import Job, started
+from indexrelay.console.demo.job import Job, admin_started, check_running, started
 from indexrelay.console.demo.report import Observed, ask_all, report_page, summarise
 from indexrelay.console.demo.settings import COLLECTION, check_component, declare, marker
 from indexrelay.console.errors import CommandError, ExitCode
 from indexrelay.console.installation import Installation
-from indexrelay.console.processes import REDIS_URL, Stop
+from indexrelay.console.processes import REDIS_URL, Child, Stop
 from indexrelay.console.terminal import print_json, stderr, stdout
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
@@ -37,6 +37,7 @@ from indexrelay.schemas.settings import LogSettings
 from indexrelay.streams.server import EmbeddedServer, noted_socket
 
 _FEWEST_BATCHES: Final = 8
+_LOOK_SECONDS: Final = 0.5
 _OUR_VARIABLES: Final = "INDEXRELAY_"
 _CATALOG_URL: Final = "INDEXRELAY_CATALOG__URL"
 
@@ -73,6 +74,10 @@ def demo(
             "--catalog-url", metavar="URL", help="A database to use instead of SQLite in the data."
         ),
     ] = None,
+    stay: Annotated[
+        bool,
+        typer.Option("--stay", help="Serve the admin page, and stay until Ctrl-C, to look around."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Index real text, batch by batch, and ask several reader processes about it."""
@@ -86,6 +91,7 @@ def demo(
                 data=data,
                 redis_url=redis_url,
                 catalog_url=catalog_url,
+                stay=stay,
                 json=json,
             )
         )
@@ -103,6 +109,7 @@ class DemoOptions:
     data: Path | None
     redis_url: str | None
     catalog_url: str | None
+    stay: bool
     json: bool
 
 
@@ -115,7 +122,7 @@ def run_demo(options: DemoOptions) -> ExitCode:
     with ExitStack() as stack:
         stop = stack.enter_context(Stop(interrupt=True))
         try:
-            return _run(options, stack)
+            return _run(options, stack, stop)
         except KeyboardInterrupt:
             return stop.exit_code
 
@@ -162,7 +169,7 @@ class Narrator:
         self.close()
 
 
-def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
+def _run(options: DemoOptions, stack: ExitStack, stop: Stop) -> ExitCode:
     check_component(options.fail)
     configure_logs(LogSettings(level="warning"))
     clock = SystemClock()
@@ -226,7 +233,26 @@ def _run(options: DemoOptions, stack: ExitStack) -> ExitCode:
                 f"look around: {commands.STATUS} --config {shlex.quote(str(config))}",
                 soft_wrap=True,
             )
+    if options.stay:
+        page = admin_started(installation, config=config, environ=environ, stack=stack)
+        stderr().print(
+            f"admin page: {page.address}\nCtrl-C ends the demo"
+            + ("" if options.data else ", and removes what it made"),
+            soft_wrap=True,
+        )
+        _stay([*children, page.child], stop)
     return ExitCode.SUCCESS if report.converged and report.agree else ExitCode.FAILURE
+
+
+def _stay(children: Sequence[Child], stop: Stop) -> None:
+    """Wait for a signal, which is no failure here.
+
+    Raises:
+        ProcessEndedError: a child ended.
+    """
+    with suppress(KeyboardInterrupt):
+        while not stop.wait(_LOOK_SECONDS):
+            check_running(children)
 
 
 def _data_dir(chosen: Path | None, stack: ExitStack) -> Path:

@@ -5,9 +5,11 @@ neither the quiet wait nor build nor verification: events, bookkeeping, leases, 
 release, reload and report. Builds run side by side, so the union of their times is subtracted.
 """
 
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
 from typing import Final
@@ -21,6 +23,8 @@ from indexrelay.console.installation import Installation, signals_of
 from indexrelay.console.processes import (
     Child,
     RoleSettings,
+    admin_child,
+    free_port,
     reader_child,
     rebuilder_child,
     socket_folder,
@@ -207,6 +211,40 @@ def started(
         child.start()
     _await_presence(installation, children, readers=readers)
     return children
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdminPage:
+    """The process of the admin page, and where it is."""
+
+    child: Child
+    address: str
+
+
+def admin_started(
+    installation: Installation, *, config: Path, environ: Mapping[str, str], stack: ExitStack
+) -> AdminPage:
+    """Serve the admin page on a free port of this machine; ``stack`` stops it.
+
+    Raises:
+        ProcessEndedError: it ended.
+        CommandError: it did not answer in time.
+    """
+    settings = installation.settings
+    shared = RoleSettings(config=config, environ=environ, logs=settings.data_dir / "logs")
+    host = settings.admin.host
+    port = free_port(host, settings.admin.port)
+    child = admin_child(shared, port=port)
+    stack.callback(child.stop, grace_seconds=_GRACE_SECONDS)
+    child.start()
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        check_running([child])
+        with suppress(OSError), socket.create_connection((host, port), timeout=1):
+            return AdminPage(child=child, address=f"http://{host}:{port}")
+        if time.monotonic() >= deadline:
+            raise CommandError(f"the admin page did not answer in time; its log: {child.tail()}")
+        time.sleep(_LOOK_SECONDS)
 
 
 def check_running(children: Sequence[Child]) -> None:
