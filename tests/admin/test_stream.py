@@ -118,10 +118,12 @@ def test_a_service_is_stopped_at_once_under_open_streams_and_found_again(
 
 
 def test_no_more_streams_are_open_than_there_may_be(
-    client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+    make_service: MakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("indexrelay.admin.stream.MAX_CLIENTS", 1)
-    with client.stream("GET", "stream") as answer:
+    service = make_service()  # of its own: elsewhere the stream of another test may still be open
+    service.start()
+    with operator_of(service) as client, client.stream("GET", "stream") as answer:
         reading = Reading(answer)  # it closes the stream where nobody has it any more
         reading.next()
         refused = client.get("stream")
