@@ -390,12 +390,12 @@ def test_a_proxy_says_who_asks_if_the_settings_name_it(tmp_path: Path) -> None:
     for proxies, seen in (
         ([], "127.0.0.1"),
         (["127.0.0.1"], "10.0.0.9"),
-        (["127.0.0.1", "10.0.0.9"], "10.0.0.8"),
-        (["127.0.0.1", "10.0.0.9", "10.0.0.8"], "10.0.0.8"),
+        (["127.0.0.1", "10.0.0.9"], "2001:db8::8"),
+        (["127.0.0.1", "10.0.0.9", "2001:0db8:0::8"], "2001:db8::8"),
     ):
         page = Page(tmp_path / str(len(proxies)), proxies=proxies, **people())
         with page.browser() as browser:
-            forwarded = {"X-Forwarded-For": "<script>, 10.0.0.8, 10.0.0.9"}
+            forwarded = {"X-Forwarded-For": "<script>, [2001:db8::8]:4711, 10.0.0.9:4711"}
             browser.log_in("ada", PASSWORDS["ada"], **forwarded)
         assert page.lines()[-1]["address"] == seen
 

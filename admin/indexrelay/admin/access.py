@@ -281,7 +281,7 @@ class Access:
         address = str((scope.get("client") or ("local",))[0])
         forwarded = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")
         while address in self._admin.proxies and forwarded:
-            found = forwarded.pop().strip()
+            found = _without_port(forwarded.pop())
             if not _is_address(found):
                 break
             address = found
@@ -519,16 +519,19 @@ def _check_origin(headers: Headers, method: str) -> None:
 
 def _is_address(host: str) -> bool:
     """Whether a host, with or without a port, is an address: no name stands for it."""
-    host = host.strip()
-    if host.startswith("["):
-        host = host[1:].partition("]")[0]
-    elif host.count(":") == 1:
-        host = host.partition(":")[0]
     try:
-        ipaddress.ip_address(host)
+        ipaddress.ip_address(_without_port(host))
     except ValueError:
         return False
     return True
+
+
+def _without_port(host: str) -> str:
+    """A host, or address, without its port and brackets."""
+    host = host.strip()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0] if host.count(":") == 1 else host
 
 
 def _for_operators() -> RefusedError:

@@ -29,8 +29,8 @@ _MOST_LANES: Final = 16
 
 
 def _address(text: str) -> str:
-    ipaddress.ip_address(text)
-    return text
+    """In the one form in which a socket names it."""
+    return str(ipaddress.ip_address(text))
 
 
 Address = Annotated[str, AfterValidator(_address)]
