@@ -159,15 +159,22 @@ function useRebuild(summary, number) {
   const [rebuild, setRebuild] = useState(null);
   const { id } = summary;
   const beat = summary.state === "running" ? number : summary.state;
+  const [turn, setTurn] = useState(0);
+  const question = useRef({ open: false, missed: false });
   useEffect(() => {
-    if (id === null) return undefined;
-    const stopped = new AbortController();
-    api.get(`rebuilds/${encodeURIComponent(id)}`, { signal: stopped.signal }).then(
-      (fresh) => setRebuild((before) => kept(before, fresh)),
-      () => undefined,
-    );
-    return () => stopped.abort();
-  }, [id, beat]);
+    const asked = question.current;
+    // One question at a time: a slow answer is waited for, and then the newest is asked for.
+    asked.missed = asked.open;
+    if (id === null || asked.open) return;
+    asked.open = true;
+    api
+      .get(`rebuilds/${encodeURIComponent(id)}`)
+      .then((fresh) => setRebuild((before) => kept(before, fresh)), () => undefined)
+      .finally(() => {
+        asked.open = false;
+        if (asked.missed) setTurn((value) => value + 1);
+      });
+  }, [id, beat, turn]);
   return rebuild?.id === id ? rebuild : null;
 }
 
