@@ -114,7 +114,8 @@ class Served:
     async def _run(self, started: asyncio.Future[None]) -> None:
         try:
             async with self.app.router.lifespan_context(self.app):
-                started.set_result(None)
+                if not started.done():  # whoever waited for it may have been cancelled
+                    started.set_result(None)
                 await self._ending.wait()
         except BaseException as error:
             if started.done():
