@@ -1,6 +1,10 @@
 // Alerts: what has not been as it should be for long enough, since when, and what to do.
 
-import { Age, api, clean, duration, Empty, html, link, Loaded, PageHead, Panel, State, Table, Text, useLoad, useMemo } from "../parts.js";
+import {
+  Age, api, clean, duration, Empty, html, Loaded, PageHead, Panel, State, Table, Text, useLoad,
+  useMemo,
+} from "../parts.js";
+import { ComponentLink } from "./condition.js";
 
 const RULES = [
   { key: "name", title: "Rule", sort: (each) => each.name, cell: (each) => html`<${Text} value=${each.name} limit=${80} />` },
@@ -28,7 +32,7 @@ function aboutOf({ labels }) {
   const pairs = Object.entries(others);
   if (!component && !pairs.length) return null;
   return html`<ul class="bare-list">
-    ${component && html`<li><a href=${link("components", component)}><${Text} value=${component} limit=${80} /></a></li>`}
+    ${component && html`<li><${ComponentLink} name=${component} /></li>`}
     ${pairs.map(([label, value]) => html`<li key=${label}><span class="note">${clean(label, 40)}</span> <${Text} value=${value} limit=${80} /></li>`)}
   </ul>`;
 }

@@ -1,6 +1,9 @@
 // Backups: how old the newest is, what is in each, a new one, and whether one is sound.
 
-import { Age, api, Badge, bytes, Check, Clip, Empty, Facts, html, Id, Loaded, none, number, PageHead, Panel, Progress, State, Table, Text, duration, useEffect, useLoad, useMemo, useState } from "../parts.js";
+import {
+  Age, api, Badge, bytes, Check, Clip, duration, Empty, Facts, html, Id, Loaded, none, number,
+  PageHead, Panel, Progress, State, Table, Text, useEffect, useLoad, useMemo, useState,
+} from "../parts.js";
 import { Action } from "./action.js";
 import { Problems } from "./problems.js";
 
@@ -46,11 +49,15 @@ function Newest({ found }) {
   return html`<${Panel} title="The newest">
     <${Facts}
       items=${[
-        { label: "Made", value: newest ? html`<${Age} at=${newest.begun_at} /> ${found.overdue && html`<${State} value="overdue" />`}` : html`there is none ${found.overdue && html`<${State} value="overdue" />`}` },
+        { label: "Made", value: html`${newest ? html`<${Age} at=${newest.begun_at} />` : "there is none"} ${found.overdue && html`<${State} value="overdue" />`}` },
         found.max_age_seconds && { label: "To be younger than", value: duration(found.max_age_seconds) },
         newest && { label: "Release", value: number(newest.release) },
         { label: "Folder", value: html`<${Text} value=${found.folder} limit=${200} />` },
-        { label: "Made by the clock", value: found.schedule ? html`<code><${Text} value=${found.schedule} limit=${60} /></code>` : "no", hint: !found.schedule && "backups.schedule of the settings" },
+        {
+          label: "Made by the clock",
+          value: found.schedule ? html`<code><${Text} value=${found.schedule} limit=${60} /></code>` : "no",
+          hint: !found.schedule && "backups.schedule of the settings",
+        },
         found.running && {
           label: found.running.what === "verify" ? `Verifying ${found.running.id}` : "One is made now",
           value: html`<${Progress} share=${found.running.share} label="Progress of the backup" />`,

@@ -1,15 +1,17 @@
 // What two releases have different, or what a rollback would change: component by component.
 
-import { Age, Badge, bytes, clean, html, Id, link, none, number, Table, Text, useMemo } from "../parts.js";
+import { Age, Badge, bytes, clean, html, Id, none, number, Table, Text, useMemo } from "../parts.js";
+import { ComponentLink } from "./condition.js";
 
 const SIGNS = { added: ["ok", "+ Added"], removed: ["bad", "− Removed"], changed: ["info", "~ Changed"] };
 
 const COLUMNS = [
-  { key: "name", title: "Component", sort: (each) => each.name, cell: (each) => html`<a href=${link("components", each.name)}><${Text} value=${each.name} limit=${80} /></a>` },
+  { key: "name", title: "Component", sort: (each) => each.name, cell: (each) => html`<${ComponentLink} name=${each.name} />` },
   {
     key: "change",
     title: "Change",
-    cell: ({ change, redefined, back }) => html`<${Badge} tone=${SIGNS[change]?.[0]}>${SIGNS[change]?.[1] ?? clean(change, 40)}<//>${redefined && html`<small>other settings</small>`}${back && html`<small>an earlier version</small>`}`,
+    cell: ({ change, redefined, back }) => html`<${Badge} tone=${SIGNS[change]?.[0]}>${SIGNS[change]?.[1] ?? clean(change, 40)}<//>
+      ${redefined && html`<small>other settings</small>`}${back && html`<small>an earlier version</small>`}`,
   },
   {
     key: "entries",
@@ -48,7 +50,7 @@ function CoversMoved({ before, after }) {
 
 /** Names of components, each a link. */
 export function Names({ names }) {
-  return names.map((name, place) => html`<span key=${name}>${place > 0 && ", "}<a href=${link("components", name)}><${Text} value=${name} limit=${60} /></a></span>`);
+  return names.map((name, place) => html`<span key=${name}>${place > 0 && ", "}<${ComponentLink} name=${name} /></span>`);
 }
 
 /** @param changes {before, after, components, same, held, lifted, regrouped}; `holds`: whether those that came are named. */

@@ -4,9 +4,13 @@
 // What changes from second to second comes with the state; the rest is asked for again when the
 // released version or a decision about it changes.
 
-import { Age, api, Badge, bytes, Check, clean, Clip, counted, duration, Empty, Facts, go, html, Id, link, Loaded, millis, number, PageHead, Panel, percent, shortId, Stamp, Table, Text, useLoad, useMemo, useState } from "../parts.js";
+import {
+  Age, api, Badge, Button, bytes, Check, clean, Clip, counted, duration, Empty, Facts, go, html, Id,
+  link, Loaded, millis, number, PageHead, Panel, percent, shortId, Stamp, State, Table, Text, useLoad,
+  useMemo, useState,
+} from "../parts.js";
 import { Action } from "./action.js";
-import { Building, Condition, Covers, isCalm, kindOf } from "./condition.js";
+import { Building, Checked, Condition, Covers, isCalm, kindOf } from "./condition.js";
 import { Front } from "./front.js";
 import { Problems } from "./problems.js";
 import { RollBack } from "./rollback.js";
@@ -124,7 +128,9 @@ function Rebuild({ me, live, rebuilders }) {
     title=${`Rebuild ${name}?`}
     what=${[
       paused ? "It is built now although it is paused, and stays paused." : "It is built now, due or not.",
-      held ? "It is held: nothing replaces what is served until the hold is lifted." : "The new version replaces what is served once it has passed its gates. Searches go on meanwhile.",
+      held
+        ? "It is held: nothing replaces what is served until the hold is lifted."
+        : "The new version replaces what is served once it has passed its gates. Searches go on meanwhile.",
       ...(rebuilders ? [] : ["No rebuilder runs: the request waits until one is started."]),
     ]}
     verb="Rebuild"
@@ -187,7 +193,12 @@ function Released({ one, page }) {
         },
         graves && {
           label: "Tombstones",
-          value: html`<meter min="0" max=${Math.max(graves.limit * 1.25, graves.share)} high=${graves.limit} value=${graves.share}>${percent(graves.share)}</meter> ${percent(graves.share)}`,
+          value: html`<meter
+              min="0"
+              max=${Math.max(graves.limit * 1.25, graves.share)}
+              high=${graves.limit}
+              value=${graves.share}
+            >${percent(graves.share)}</meter> ${percent(graves.share)}`,
           hint: `${number(graves.rows)} rows of its base; built in full above ${percent(graves.limit)}`,
         },
         { label: "Version", value: html`<${Id} value=${one.version} />` },
@@ -242,7 +253,12 @@ function Versions({ me, name, versions }) {
   const [chosen, choose] = useState([]);
   const columns = useMemo(
     () => [
-      { key: "id", title: "Version", cell: (each) => html`<${Id} value=${each.id} /> ${each.released && html`<${Badge} tone="ok" icon="check">Released<//>`}<small>${releasesOf(each)}</small>` },
+      {
+        key: "id",
+        title: "Version",
+        cell: (each) => html`<${Id} value=${each.id} /> ${each.released && html`<${State} value="released" />`}
+          <small>${releasesOf(each)}</small>`,
+      },
       {
         key: "chosen",
         title: "Compare",
@@ -258,14 +274,17 @@ function Versions({ me, name, versions }) {
       {
         key: "checks",
         title: "Checks",
-        cell: (each) => (each.checks_failed === null ? html`<${Badge} tone="bad" icon="bad">Cannot be read<//>` : each.checks_failed ? html`<${Badge} tone="warn" icon="warn">${number(each.checks_failed)} let through<//>` : html`<${Badge} tone="ok" icon="check">Passed<//>`),
+        cell: (each) => html`<${Checked} below=${each.checks_failed} />`,
       },
       { key: "served_by", title: "Readers", align: "end", cell: (each) => number(each.served_by) },
       { key: "reason", title: "Why", cell: (each) => (each.reason ? html`<${Clip} value=${each.reason} />` : null) },
       {
         key: "act",
         title: "Action",
-        cell: (each) => !each.released && each.last_release && html`<${RollBack} me=${me} release=${each.last_release} components=${[name]} label="Serve again" small />`,
+        cell: (each) =>
+          !each.released &&
+          each.last_release &&
+          html`<${RollBack} me=${me} release=${each.last_release} components=${[name]} label="Serve again" small />`,
       },
     ],
     [me, name],
@@ -279,9 +298,11 @@ function Versions({ me, name, versions }) {
     title="Versions"
     note="Those that kept releases name, the newest first."
     flush
-    actions=${versions.length > 1 && html`<button type="button" class="button plain" disabled=${!older || older.id === newer.id} onClick=${() => go("components", name, "compare", older.id, newer.id)}>
-      ${older ? "Compare the two" : "Choose two to compare"}
-    </button>`}
+    actions=${versions.length > 1 &&
+    html`<${Button}
+      disabled=${!older || older.id === newer.id}
+      onClick=${() => go("components", name, "compare", older.id, newer.id)}
+    >${older ? "Compare the two" : "Choose two to compare"}<//>`}
   >
     <${Table} caption="Versions" columns=${shown} rows=${rows} rowKey=${keyOf} empty=${html`<${Empty} title="None was released yet" icon="cube" />`} />
   <//>`;

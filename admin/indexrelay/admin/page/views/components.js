@@ -3,10 +3,12 @@
 // What needs somebody comes first; within that the order is that of the names, so that nothing moves
 // while it is read.
 
-import { Age, bytes, Clip, Empty, html, link, millis, number, PageHead, percent, Table, Text, useMemo, useState } from "../parts.js";
+import {
+  Age, bytes, Clip, Empty, html, millis, number, PageHead, percent, Table, Text, useMemo, useState,
+} from "../parts.js";
 import { Action } from "./action.js";
 import { ComponentPage } from "./component.js";
-import { Building, Condition, Covers, isCalm, kindOf } from "./condition.js";
+import { Building, ComponentLink, Condition, Covers, isCalm, kindOf } from "./condition.js";
 
 const NARROWED = [
   { key: "all", title: "All", keeps: () => true },
@@ -25,7 +27,7 @@ const COLUMNS = [
     title: "Component",
     sort: (each) => each.name,
     cell: (each) => html`
-      <a href=${link("components", each.name)}><${Text} value=${each.name} limit=${80} /></a>
+      <${ComponentLink} name=${each.name} />
       <small><${Text} value=${each.group ? `${kindOf(each.kind)}, group ${each.group}` : kindOf(each.kind)} limit=${80} /></small>
     `,
   },

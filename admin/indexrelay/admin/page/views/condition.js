@@ -1,6 +1,6 @@
 // How one component is: its condition and what stands beside it, how far its build is, what it covers.
 
-import { clean, duration, html, number, percent, Progress, State, Text } from "../parts.js";
+import { Badge, clean, duration, html, link, number, percent, Progress, State, Text } from "../parts.js";
 
 const MEANINGS = {
   deferred: "behind on purpose, until its time comes",
@@ -27,6 +27,18 @@ export function Condition({ component }) {
     ${paused && html`<${State} value="paused" title="it is not built" />`}
     ${improving && html`<${State} value="improving" title="a better version is built behind it" />`}
   </span>`;
+}
+
+/** The name of a component, as a link to its page. */
+export function ComponentLink({ name }) {
+  return html`<a href=${link("components", name)}><${Text} value=${name} limit=${80} /></a>`;
+}
+
+/** What the gates of a version said: how many checks it was let through without; `null`: unknown. */
+export function Checked({ below }) {
+  if (below === null) return html`<${Badge} tone="bad" icon="bad">Cannot be read<//>`;
+  if (below > 0) return html`<${Badge} tone="warn" icon="warn">${number(below)} let through<//>`;
+  return html`<${Badge} tone="ok" icon="check">Passed<//>`;
 }
 
 /** How far a build is: the step, the share where it is known, and for how long. */

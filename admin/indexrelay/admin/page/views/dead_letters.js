@@ -2,7 +2,10 @@
 //
 // Anybody may have written the bytes: what is shown of them is text, with control characters visible.
 
-import { Age, api, bytes, Button, canOperate, Clip, Empty, html, Id, Loaded, number, PageHead, Table, Text, toast, useEffect, useMemo, useState } from "../parts.js";
+import {
+  Age, api, Button, bytes, canOperate, Clip, Empty, html, Id, Loaded, number, PageHead, Table, Text,
+  toast, useEffect, useMemo, useState,
+} from "../parts.js";
 import { Action, FOR_OPERATORS } from "./action.js";
 import { More, usePages } from "./pages.js";
 

@@ -3,7 +3,9 @@
 // A point is an index. Its size follows the memory, a filled one is on the Pareto front (no other is
 // better in everything), the ringed one was chosen. Row and point of one index light up together.
 
-import { Badge, bytes, clean, duration, html, millis, none, number, Panel, Table, Text, useMemo, useState } from "../parts.js";
+import {
+  Badge, bytes, clean, duration, html, millis, none, number, Panel, Table, Text, useMemo, useState,
+} from "../parts.js";
 
 const WIDTH = 520;
 const HEIGHT = 300;

@@ -5,7 +5,11 @@
 // arrow keys; what is under the pointer or has the focus is described below the matrix. What is not well
 // stands above it once more, as a table in words.
 
-import { Age, Badge, bytes, clean, Clip, counted, Empty, html, Icon, Id, link, look, memo, number, PageHead, Panel, State, Table, Text, useCallback, useLayoutEffect, useMemo, useRef, useState } from "../parts.js";
+import {
+  Age, Badge, bytes, clean, Clip, counted, Empty, html, Icon, Id, look, memo, number, PageHead, Panel,
+  State, Table, Text, useCallback, useLayoutEffect, useMemo, useRef, useState,
+} from "../parts.js";
+import { ComponentLink } from "./condition.js";
 import { Problems } from "./problems.js";
 
 const STATES = {
@@ -74,7 +78,7 @@ function byTrouble(one, other) {
 
 const TROUBLES = [
   { key: "reader", title: "Reader", cell: ({ reader }) => html`<${Text} value=${nameOf(reader)} limit=${80} /> <small><${Text} value=${reader.host ?? ""} limit=${80} /></small>` },
-  { key: "name", title: "Component", cell: ({ name }) => (name ? html`<a href=${link("components", name)}><${Text} value=${name} limit=${80} /></a>` : "all") },
+  { key: "name", title: "Component", cell: ({ name }) => (name ? html`<${ComponentLink} name=${name} />` : "all") },
   { key: "state", title: "State", cell: ({ state }) => html`<${State} value=${state} />` },
   { key: "error", title: "Why", wide: true, cell: whyOf },
   { key: "seen", title: "Last seen", cell: ({ reader }) => html`<${Age} at=${reader.last_seen_at} />` },
@@ -184,7 +188,15 @@ function Matrix({ asked, readers, names, leftOut }) {
     title="Who serves what"
     flush
     note=${leftOut > 0 && `${counted(leftOut, "more reader")} are registered than are looked at.`}
-    actions=${(readers.length > 8 || words) && html`<input type="search" class="filter" placeholder="Filter" aria-label="Filter: readers by name, host or state" value=${words} onInput=${(event) => setWords(event.currentTarget.value)} />`}
+    actions=${(readers.length > 8 || words) &&
+    html`<input
+      type="search"
+      class="filter"
+      placeholder="Filter"
+      aria-label="Filter: readers by name, host or state"
+      value=${words}
+      onInput=${(event) => setWords(event.currentTarget.value)}
+    />`}
   >
     <ul class="legend" aria-label="What the signs mean">
       ${RANKS.toReversed().map((word) => html`<li key=${word} title=${STATES[word]}><${Sign} state=${word} /> ${look(word).word}</li>`)}
@@ -237,6 +249,10 @@ function stateOf(cell) {
   return cell && (cell.state !== "missing" || cell.wanted) ? cell.state : null;
 }
 
+function absenceOf(cell) {
+  return cell ? "Not released" : "Not served here";
+}
+
 /** Drawn again only when its reader is another object, or the focus came or went. */
 const Row = memo(({ reader, names, index, tab, setActive, setNear }) => {
   const of = (column) => ({
@@ -252,7 +268,9 @@ const Row = memo(({ reader, names, index, tab, setActive, setNear }) => {
       const cell = reader.components[name];
       const state = stateOf(cell);
       return html`<td key=${`of ${name}`} role="gridcell" class=${cell?.error ? "marked" : null} ...${of(at + 1)}>
-        ${state ? html`<${Sign} state=${state} /><span class="word">${look(state).word}${cell.error && html`<span class="unseen">: ${clean(cell.error, 200)}</span>`}</span>` : html`<span class="word none">${cell ? "Not released" : "Not served here"}</span>`}
+        ${state
+          ? html`<${Sign} state=${state} /><span class="word">${look(state).word}${cell.error && html`<span class="unseen">: ${clean(cell.error, 200)}</span>`}</span>`
+          : html`<span class="word none">${absenceOf(cell)}</span>`}
       </td>`;
     })}
     ${FACTS.map(([title, shown], at) => html`<td key=${title} role="gridcell" class="plain" ...${of(names.length + 1 + at)}>${shown(reader)}</td>`)}
@@ -269,8 +287,9 @@ function Described({ reader, name }) {
     <div><dt>Release</dt><dd>${reader.release ? number(reader.release) : "none yet"}</dd></div>
     <div><dt>Memory</dt><dd>${bytes(reader.memory_bytes)}</dd></div>
     <div><dt>Last seen</dt><dd><${Age} at=${reader.last_seen_at} /></dd></div>
-    ${name && html`<div><dt><a href=${link("components", name)}><${Text} value=${name} limit=${80} /></a></dt>
-      <dd>${stateOf(cell) ? html`<${State} value=${cell.state} /><small>${cell.version ? html`version <${Id} value=${cell.version} />` : "no version of it"}</small>` : html`<${Badge}>${cell ? "Not released" : "Not served here"}<//>`}</dd></div>`}
+    ${name &&
+    html`<div><dt><${ComponentLink} name=${name} /></dt>
+      <dd>${stateOf(cell) ? html`<${State} value=${cell.state} /><small>${cell.version ? html`version <${Id} value=${cell.version} />` : "no version of it"}</small>` : html`<${Badge}>${absenceOf(cell)}<//>`}</dd></div>`}
     ${cell?.error && html`<div class="whole"><dt>Error</dt><dd><${Text} value=${cell.error} limit=${4000} lines /></dd></div>`}
   </dl>`;
 }

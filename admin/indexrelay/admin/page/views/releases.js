@@ -1,7 +1,11 @@
 // Releases: each that is kept, what is in one, what two have different, and the way back.
 
-import { Age, api, Badge, bytes, clean, Clip, Empty, Facts, html, Icon, Id, link, Loaded, none, number, PageHead, Panel, Stamp, State, Table, Text, useLoad, useMemo } from "../parts.js";
+import {
+  Age, api, Badge, bytes, clean, Clip, Empty, Facts, html, Icon, Id, link, Loaded, number, PageHead,
+  Panel, Stamp, State, Table, Text, useLoad, useMemo,
+} from "../parts.js";
 import { Changes, Names } from "./changes.js";
+import { Checked, ComponentLink } from "./condition.js";
 import { More, usePages } from "./pages.js";
 import { Problems } from "./problems.js";
 import { RollBack } from "./rollback.js";
@@ -27,13 +31,19 @@ function ReleaseList({ state, me }) {
         key: "number",
         title: "Release",
         cell: (each) => html`<a href=${link("releases", each.number)}>${number(each.number)}</a>
-          ${each.number === newest && (canary ? html` <${Badge} tone="info" icon="work" title="some readers try it first">On trial<//>` : html` <${Badge} tone="ok" icon="check">Newest<//>`)}
+          ${each.number === newest && html` <${Newest} canary=${canary} />`}
           ${each.unreadable && html` <${State} value="corrupt" />`}`,
       },
       { key: "made_at", title: "Made", cell: (each) => html`<${Age} at=${each.made_at} />` },
       { key: "changed", title: "What it changed", wide: true, cell: (each) => html`<${Changed} release=${each} />` },
       { key: "holds", title: "Holds", cell: ({ holds }) => holds.length > 0 && html`<span><${Names} names=${holds} /></span>` },
-      { key: "reason", title: "Why", wide: true, cell: (each) => html`<${Clip} value=${each.reason} />${each.by && html`<small>by <${Text} value=${each.by} limit=${60} /></small>`}` },
+      {
+        key: "reason",
+        title: "Why",
+        wide: true,
+        cell: (each) => html`<${Clip} value=${each.reason} />
+          ${each.by && html`<small>by <${Text} value=${each.by} limit=${60} /></small>`}`,
+      },
       {
         key: "act",
         title: "Action",
@@ -65,6 +75,11 @@ function ReleaseList({ state, me }) {
   `;
 }
 
+function Newest({ canary }) {
+  if (canary) return html`<${Badge} tone="info" icon="work" title="some readers try it first">On trial<//>`;
+  return html`<${Badge} tone="ok" icon="check">Newest<//>`;
+}
+
 const SIGNS = { added: "+", changed: "~", removed: "−" };
 
 /** The names, each with a sign of what happened to it: read aloud it is a word. */
@@ -84,7 +99,7 @@ const SERVED = [
     key: "name",
     title: "Component",
     sort: (each) => each.name,
-    cell: (each) => html`<a href=${link("components", each.name)}><${Text} value=${each.name} limit=${80} /></a>
+    cell: (each) => html`<${ComponentLink} name=${each.name} />
       ${each.group && html`<small>group <${Text} value=${each.group} limit=${60} /></small>`}`,
   },
   { key: "version", title: "Version", cell: (each) => html`<${Id} value=${each.version} />` },
@@ -93,12 +108,18 @@ const SERVED = [
   {
     key: "covers",
     title: "Covers",
-    cell: (each) => html`<ul class="bare-list">${Object.entries(each.covers ?? {}).map(([name, generation]) => html`<li key=${name}><${Text} value=${name} limit=${60} /> <span class="figure">${number(generation)}</span></li>`)}</ul>`,
+    cell: (each) => html`<ul class="bare-list">
+      ${Object.entries(each.covers ?? {}).map(
+        ([name, generation]) => html`<li key=${name}>
+          <${Text} value=${name} limit=${60} /> <span class="figure">${number(generation)}</span>
+        </li>`,
+      )}
+    </ul>`,
   },
   {
     key: "checks_failed",
     title: "Checks",
-    cell: ({ checks_failed: below }) => (below === null ? none : below ? html`<${Badge} tone="warn" icon="warn">${number(below)} let through<//>` : html`<${Badge} tone="ok" icon="check">Passed<//>`),
+    cell: (each) => html`<${Checked} below=${each.checks_failed} />`,
   },
   { key: "built_at", title: "Built", sort: (each) => each.built_at, cell: (each) => html`<${Age} at=${each.built_at} />` },
   { key: "held", title: "Held", cell: (each) => each.held && html`<${State} value="held" /> <small><${Text} value=${each.held.reason} limit=${120} /></small>` },
@@ -132,14 +153,26 @@ function ReleasePage({ release }) {
         items=${[
           { label: "Made", value: html`<${Stamp} at=${release.made_at} />` },
           { label: "By", value: html`<${Text} value=${release.by || "not given"} limit=${80} />` },
-          { label: "Follows", value: release.previous > 0 ? html`<a href=${link("releases", release.previous)}>release ${number(release.previous)}</a>` : "nothing: it is the first" },
+          {
+            label: "Follows",
+            value:
+              release.previous > 0
+                ? html`<a href=${link("releases", release.previous)}>release ${number(release.previous)}</a>`
+                : "nothing: it is the first",
+          },
           release.canary.length > 0 && { label: "Tried first by", value: html`<${Text} value=${release.canary.join(", ")} />` },
           { label: "Digest", value: html`<${Id} value=${release.digest} length=${16} />` },
         ]}
       />
     <//>
     <${Panel} title="What it serves" flush>
-      <${Table} caption=${`Components of release ${release.number}`} columns=${SERVED} rows=${rowsOf(release)} rowKey=${(each) => each.name} empty=${html`<${Empty} title="It serves nothing" />`} />
+      <${Table}
+        caption=${`Components of release ${release.number}`}
+        columns=${SERVED}
+        rows=${rowsOf(release)}
+        rowKey=${(each) => each.name}
+        empty=${html`<${Empty} title="It serves nothing" />`}
+      />
     <//>
   `;
 }

@@ -3,7 +3,10 @@
 // A rollback is a new release that serves what an earlier one served, and holds it. Components can be
 // left out; the dialog then asks again.
 
-import { api, canOperate, Check, clean, Confirm, counted, ErrorNote, html, Button, Skeleton, toast, useEffect, useState } from "../parts.js";
+import {
+  api, Button, canOperate, Check, clean, Confirm, counted, ErrorNote, html, Skeleton, toast,
+  useEffect, useState,
+} from "../parts.js";
 import { FOR_OPERATORS } from "./action.js";
 import { Changes } from "./changes.js";
 
@@ -14,7 +17,13 @@ export function RollBack({ me, release, components = null, label, small = false 
   const [open, setOpen] = useState(false);
   const why = canOperate(me) ? null : FOR_OPERATORS;
   return html`
-    <${Button} tone=${small ? "plain small" : "plain"} title=${why} aria-disabled=${why ? "true" : null} aria-haspopup="dialog" onClick=${() => why || setOpen(true)}>
+    <${Button}
+      tone=${small ? "plain small" : "plain"}
+      title=${why || undefined}
+      aria-disabled=${why ? "true" : null}
+      aria-haspopup="dialog"
+      onClick=${() => why || setOpen(true)}
+    >
       ${label}<span class="unseen"> ${components ? `${clean(components.join(", "), 80)} of` : "to"} release ${release}${why && ` (${why})`}</span>
     <//>
     ${open && html`<${RollBackDialog} release=${release} components=${components} onClose=${() => setOpen(false)} />`}

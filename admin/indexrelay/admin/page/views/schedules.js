@@ -1,6 +1,9 @@
 // Schedules: what is rebuilt by the clock, when next, and what came of the last time.
 
-import { Age, api, Badge, Check, clean, Empty, Facts, html, Loaded, onEvent, PageHead, Panel, Stamp, State, Text, useEffect, useLoad, useState } from "../parts.js";
+import {
+  Age, api, Badge, Check, clean, Empty, Facts, html, Loaded, onEvent, PageHead, Panel, Stamp, State,
+  Text, useEffect, useLoad, useState,
+} from "../parts.js";
 import { Action } from "./action.js";
 import { Names } from "./changes.js";
 import { Problems } from "./problems.js";
@@ -23,7 +26,8 @@ export function SchedulesView({ state, me }) {
 
 function standing({ watched, overdue_since: overdue }) {
   if (overdue) return html`<${State} value="overdue" />`;
-  return watched ? html`<${Badge} tone="ok" icon="check">On time<//>` : html`<${Badge} tone="warn" icon="warn" title="no operator has looked at it as it is declared">Not watched<//>`;
+  if (watched) return html`<${Badge} tone="ok" icon="check">On time<//>`;
+  return html`<${Badge} tone="warn" icon="warn" title="no operator has looked at it as it is declared">Not watched<//>`;
 }
 
 function Schedule({ me, rebuilders, schedule, onDone }) {
@@ -39,8 +43,17 @@ function Schedule({ me, rebuilders, schedule, onDone }) {
         { label: "When", value: html`<code><${Text} value=${cron} limit=${80} /></code>`, hint: clean(timezone, 60) },
         { label: "Rebuilds", value: components.length ? html`<${Names} names=${components} />` : "whatever is due" },
         overdue && { label: "Should have started", value: html`<${Age} at=${overdue} />`, hint: html`<${Stamp} at=${overdue} />` },
-        first && { label: "Next start", value: html`<${Age} at=${first.start} />`, hint: html`<${Stamp} at=${first.start} />${first.start !== first.slot && html`, moved from <${Stamp} at=${first.slot} />`}` },
-        later.length > 0 && { label: "After that", value: html`<ul class="bare-list">${later.slice(0, 3).map((each) => html`<li key=${each.slot}><${Stamp} at=${each.start} /></li>`)}</ul>` },
+        first && {
+          label: "Next start",
+          value: html`<${Age} at=${first.start} />`,
+          hint: html`<${Stamp} at=${first.start} />${first.start !== first.slot && html`, moved from <${Stamp} at=${first.slot} />`}`,
+        },
+        later.length > 0 && {
+          label: "After that",
+          value: html`<ul class="bare-list">
+            ${later.slice(0, 3).map((each) => html`<li key=${each.slot}><${Stamp} at=${each.start} /></li>`)}
+          </ul>`,
+        },
         { label: "Last time", value: lastOf(schedule), hint: schedule.message && html`<${Text} value=${schedule.message} limit=${240} />` },
         missed && { label: "Missed, and not made up for", value: html`<${Stamp} at=${missed} />` },
       ]}
