@@ -191,21 +191,24 @@ class StateWatch:
         renews = self._watched and now - self._renewed_at >= RENEW_SECONDS
         if last is not None and counted == self._counted and not renews:
             self._last = replace(last, look=look)
+            self._announce(last.look.seen, seen)
             return
+        del dumped["number"]
+        whole = canonical_json(dumped).decode()
+        patch = (
+            None
+            if last is None
+            else canonical_json(_patch(dumped, counted, self._counted, base=last.number)).decode()
+        )
 
         def made(number: int) -> str:
             """The event's text; the look is replaced before anybody hears of it."""
-            whole = {**dumped, "number": number}
-            text = canonical_json(whole).decode()
             self._last = StateLook(
                 look=look,
                 document=document.model_copy(update={"number": number}),
-                text=text,
+                text=_numbered(whole, number),
             )
-            if last is None:
-                return text
-            patch = _patch(whole, counted, self._counted, base=last.number)
-            return canonical_json(patch).decode()
+            return _numbered(patch or whole, number)
 
         self._events.publish_made("state" if last is None else "patch", made)
         self._counted, self._renewed_at = counted, now
@@ -279,6 +282,11 @@ _ALWAYS_SET: Final = frozenset({"at", "freshness_seconds", "rebuilders"})
 """Parts of a patch whether they count as changed or not."""
 
 
+def _numbered(text: str, number: int) -> str:
+    """A JSON object with its number: large texts are made before clients have to wait for it."""
+    return f'{{"number":{number},{text[1:]}'
+
+
 def _without(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key not in names}
 
@@ -299,7 +307,6 @@ def _patch(
     )
     items = whole["readers"]["items"]
     return {
-        "number": whole["number"],
         "base": base,
         "set": {key: whole[key] for key in sorted(changed | _ALWAYS_SET)},
         "components": [each for each in whole["components"] if each["name"] in components],

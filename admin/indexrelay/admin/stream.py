@@ -94,7 +94,10 @@ class EventStream:
         return self.publish_made(name, lambda _number: canonical_json(data).decode())
 
     def publish_made(self, name: str, text: Callable[[int], str]) -> int:
-        """As `publish`, of a text that is made for its number: JSON in one line."""
+        """As `publish`, of a text that is made for its number: JSON in one line.
+
+        Clients wait while ``text`` runs.
+        """
         with self._lock:
             number = self._number + 1
             event = PushedEvent(number=number, name=name, text=text(number))
