@@ -1,11 +1,13 @@
 """Looking again and again: what has become of a page, and a look that fails."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
 from rich.text import Text
 
+from indexrelay.console import watch
 from indexrelay.console.errors import CommandError
 from indexrelay.console.watch import PERIOD_SECONDS, show_again
 from tests.console.conftest import Run
@@ -20,7 +22,7 @@ class Waits:
 
     def __call__(self, seconds: float) -> None:
         self.seconds.append(seconds)
-        if len(self.seconds) == self._times:
+        if len(self.seconds) >= self._times:
             raise KeyboardInterrupt
 
 
@@ -69,7 +71,8 @@ def test_a_command_where_looking_again_is_natural_watches(
 ) -> None:
     config = tmp_path / "indexrelay.toml"
     config.write_text("[collections.tracks]\ndimension = 3\n")
-    monkeypatch.setattr("threading.Event.wait", Waits(2))
+    own = SimpleNamespace(Event=lambda: SimpleNamespace(wait=Waits(2)))
+    monkeypatch.setattr(watch, "threading", own)  # of no other thread of the tests
     said = run(*words.split(), "--watch", "--config", str(config))
     assert said.code == 130
     assert run(*words.split(), "--watch", "--json", "--config", str(config)).code == 2
