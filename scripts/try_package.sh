@@ -43,6 +43,7 @@ import importlib.util
 import sys
 from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 
 import indexrelay.producers
 import indexrelay.schemas
@@ -54,8 +55,10 @@ if not (files("indexrelay.schemas") / "py.typed").is_file():
     sys.exit("the wheel has no py.typed")
 if not any(entry.name.endswith(".lua") for entry in files("indexrelay.streams").iterdir()):
     sys.exit("the wheel has no Lua scripts")
+# Not by files("indexrelay.admin"), which would import what the bare distribution lacks.
+page = Path(indexrelay.schemas.__file__).parents[1] / "admin" / "page"
 for part in ("index.html", "vendor/deck.js", "vendor/vendor.json"):
-    if not (files("indexrelay.admin") / "page" / part).is_file():
+    if not (page / part).is_file():
         sys.exit(f"the wheel has no {part} of the admin page")
 print(f"indexrelay {version('indexrelay')}: a job can import its producers, without FAISS")
 PYTHON

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from indexrelay.schemas.errors import see_installed
 
-# Here, so that whichever module is imported first names the extra to install.
-see_installed("anyio", "argon2", "fastapi", "itsdangerous", "starlette", "uvicorn")
+# Here, so that whichever module is imported first names the extra to install: what this extra
+# alone brings comes first, since it brings the others, too.
+see_installed("argon2", "itsdangerous", "anyio", "fastapi", "starlette", "uvicorn")
 
 if TYPE_CHECKING:
     from indexrelay.admin.access import PublicAddressError
