@@ -130,6 +130,10 @@ reports: $(INSTALLED) ## Try every reported input again: ARGS="--only B7"
 examples: $(INSTALLED) ## Run every example against its expected output
 	@$(BIN)/python -m scripts.run_examples
 
+.PHONY: screenshots
+screenshots: $(INSTALLED) ## Take pictures of the admin page for docs/images (needs Chromium)
+	@$(BIN)/python -m tests.browser.screenshots docs/images
+
 .PHONY: readme
 readme: $(INSTALLED) ## Run the commands of the README and of docs/kinds.md in copies of the checkout
 	@$(BIN)/python -m scripts.readme_commands README.md docs/kinds.md

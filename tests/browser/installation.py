@@ -33,7 +33,7 @@ _PATIENCE_SECONDS = 60.0
 _QUICK = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1)
 
 HEAD = """
-namespace = "browser"
+namespace = "library"
 data_dir = "data"
 modules_dir = "{modules}"
 
