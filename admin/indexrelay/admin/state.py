@@ -40,10 +40,12 @@ _log = get_logger(__name__)
 
 WATCHED_SECONDS: Final = 1.0
 """Between two looks while somebody watches …"""
-UNWATCHED_SECONDS: Final = 5.0
+UNWATCHED_SECONDS: Final = 10.0
 """… and while nobody does."""
-_LOOK_SHARE: Final = 0.1
-"""Of the time at most that looks take."""
+_WATCHED_SHARE: Final = 0.1
+"""Of the time at most that looks take, while somebody watches …"""
+_UNWATCHED_SHARE: Final = 0.02
+"""… and while nobody does."""
 RENEW_SECONDS: Final = 10.0
 """How old what does not count as a change may be."""
 _FIRST_SECONDS: Final = 5.0
@@ -171,8 +173,9 @@ class StateWatch:
             self._take(self._looker.look())
         self._looked.set()
         took = self._clock.monotonic() - began
-        pause = WATCHED_SECONDS if self._watched else UNWATCHED_SECONDS
-        return max(pause, took / _LOOK_SHARE)
+        if self._watched:
+            return max(WATCHED_SECONDS, took / _WATCHED_SHARE)
+        return max(UNWATCHED_SECONDS, took / _UNWATCHED_SHARE)
 
     def _take(self, look: Look) -> None:
         """Make the document, and publish it if it says something new."""
