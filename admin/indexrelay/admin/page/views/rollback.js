@@ -4,7 +4,7 @@
 // left out; the dialog then asks again.
 
 import {
-  api, Button, canOperate, Check, clean, Confirm, counted, ErrorNote, html, Skeleton, toast,
+  api, Button, canOperate, Check, clean, Confirm, counted, ErrorNote, html, onEvent, Skeleton, toast,
   useEffect, useState,
 } from "../parts.js";
 import { FOR_OPERATORS } from "./action.js";
@@ -35,9 +35,12 @@ function RollBackDialog({ release, components, onClose }) {
   const [all, setAll] = useState(null);
   const [plan, setPlan] = useState(null);
   const [error, setError] = useState(null);
+  const [turn, setTurn] = useState(0);
   const path = `releases/${release}/rollback`;
   const asked = chosen ? { components: chosen } : {};
 
+  // What would change follows from the newest release: a new one meanwhile is asked about again.
+  useEffect(() => onEvent("release", () => setTurn((before) => before + 1)), []);
   useEffect(() => {
     const stopped = new AbortController();
     setError(null);
@@ -51,7 +54,7 @@ function RollBackDialog({ release, components, onClose }) {
       (raised) => stopped.signal.aborted || setError(raised),
     );
     return () => stopped.abort();
-  }, [release, chosen]);
+  }, [release, chosen, turn]);
 
   const going = chosen ?? all ?? [];
   const goes = (name) => going.includes(name) || Object.hasOwn(plan?.components ?? {}, name);
