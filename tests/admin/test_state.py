@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from indexrelay.admin.drift import DriftWatch
-from indexrelay.admin.sightings import GONE_FOR
-from indexrelay.admin.state import RENEW_SECONDS
+from indexrelay.admin.sightings import GONE_FOR, MOST_GONE, RELEASES, LastRebuilds, Sightings
+from indexrelay.admin.state import LATE_SECONDS, RENEW_SECONDS
 from indexrelay.schemas.messages import RebuilderState
 from indexrelay.schemas.progress import BuildProgress, BuildStep
 from indexrelay.streams import Keys, Presence
 from indexrelay.testing import MakePipeline, Pipeline
-from tests.admin.conftest import CACHE, state_of
+from tests.admin.conftest import CACHE, MakeService, operator_of, state_of
 from tests.admin.desk import Desk, desk_of
 from tests.testing.test_pipeline import commit
 
@@ -266,3 +266,82 @@ def test_drift_is_the_share_that_changed_and_how_far_its_centre_moved(two_kinds:
     assert ratio == pytest.approx(2 / 3, abs=1e-6)  # three are there
     pipeline.settle()
     assert figures() == (0, 0.0, 0.0)
+
+
+def test_a_state_that_is_not_looked_at_any_more_says_so_until_it_is(
+    pipeline: Pipeline, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit(pipeline, "one")
+    reader = pipeline.reader("web")
+    pipeline.settle()
+    watch, before = desk.resources.state, state_of(desk)
+    monkeypatch.setattr(watch, "_take", lambda _look: 1 / 0)  # as any error of a look
+    with pytest.raises(ZeroDivisionError):
+        watch.turn()
+    pipeline.clock.advance(LATE_SECONDS)
+    watch.watch()
+    assert desk.get("state") == before  # it is not late yet
+    pipeline.clock.advance(5)
+    watch.watch()
+    late = desk.get("state")
+    assert watch.late
+    assert (late["status"], late["at"]) == ("critical", before["at"])
+    assert late["sentence"].startswith("nothing was looked at since 2026-01-01 00:0")
+    assert [each["name"] for each in late["alerts"]] == ["NotLookedAt"]
+    watch.watch()
+    assert desk.get("state")["number"] == late["number"]  # it is told once
+    monkeypatch.undo()
+    reader.step()
+    again = state_of(desk)
+    assert (again["sentence"], watch.late) == (before["sentence"], False)
+    events = desk.resources.events.after(before["number"])
+    assert events is not None
+    assert [each.name for each in events] == ["state", "state"]
+
+
+def test_who_asks_after_a_long_time_gets_what_is_so_now(
+    pipeline: Pipeline, make_service: MakeService
+) -> None:
+    service = make_service()
+    service.start()
+    with operator_of(service) as client:
+        client.get("state")
+        pipeline.clock.advance(3600)
+        at = client.get("state").json()["at"]
+    assert at == pipeline.clock.now().isoformat().replace("+00:00", "Z")
+
+
+def test_a_rebuild_is_found_in_the_newest_of_many_releases(pipeline: Pipeline) -> None:
+    commit(pipeline, "one")
+    pipeline.settle()
+    for number in range(RELEASES):
+        pipeline.store.hold("other", reason=f"release {number}")
+    pipeline.clock.advance(60)
+    pipeline.producer.request_rebuild(["cache"], full=True)
+    pipeline.settle()
+    rebuilt = pipeline.store.newest_release()
+    assert rebuilt is not None
+    last = pipeline.store.version("cache", rebuilt.components["cache"]).created_at
+    pipeline.store.rollback(1, reason="as it was")
+    newest = pipeline.store.newest_release()
+    assert newest is not None
+    versions = {
+        name: pipeline.store.version(name, version) for name, version in newest.components.items()
+    }
+    found = LastRebuilds(pipeline.store).of(newest, versions)
+    assert found["cache"].at == last
+
+
+def test_readers_that_went_are_forgotten_whatever_time_they_told(pipeline: Pipeline) -> None:
+    reader, now = pipeline.reader("web"), pipeline.clock.now()
+    years = timedelta(days=365)
+    many = {
+        f"r{number:03}": reader.state.model_copy(
+            update={"reader": f"r{number:03}", "updated_at": now + years}
+        )
+        for number in range(MOST_GONE + 50)
+    }
+    sightings = Sightings(pipeline.store)
+    sightings.gone(many, now)
+    assert list(sightings.gone({}, now)) == sorted(many)[-MOST_GONE:]
+    assert sightings.gone({}, now + GONE_FOR + timedelta(seconds=1)) == {}

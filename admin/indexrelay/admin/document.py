@@ -537,12 +537,13 @@ def _readers(seen: Observation, sightings: Sightings) -> ReadersState:
         _reader(member, state, release, gone=True)
         for member, state in sightings.gone(live, seen.at).items()
     ]
-    items = sorted([*views, *gone], key=lambda each: (each.label, each.id))
+    views.sort(key=lambda each: (each.label, each.id))  # those that are live come first
+    shown = [*views, *gone][:MOST_READERS]
     return ReadersState(
         live=len(live),
         converged=sum(view.state == "serving" for view in views),
-        items=tuple(items[:MOST_READERS]),
-        left_out=max(len(items) - MOST_READERS, 0),
+        items=tuple(sorted(shown, key=lambda each: (each.label, each.id))),
+        left_out=max(len(views) + len(gone) - MOST_READERS, 0),
     )
 
 

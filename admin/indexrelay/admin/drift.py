@@ -8,7 +8,7 @@ collection. Nothing is computed again before a collection, or what is released o
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -53,8 +53,20 @@ class _Asked:
 class DriftWatch:
     """Keeps the figures; `turn` belongs to one thread, `of` to another."""
 
-    def __init__(self, settings: Settings, *, catalog: Catalog, versions: VersionCache) -> None:
-        """What is handed in stays the caller's to close."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        catalog: Catalog,
+        versions: VersionCache,
+        watched: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """What is handed in stays the caller's to close.
+
+        Args:
+            watched: whether somebody looks; nothing is computed, or opened, for nobody.
+        """
+        self._watched = watched
         self._settings = settings
         self._catalog = catalog
         self._versions = versions
@@ -83,7 +95,7 @@ class DriftWatch:
         """Compute what has changed; the seconds until the next time."""
         self._stand_back()
         seen = self._seen
-        if seen is None:
+        if seen is None or not self._watched():
             return 1.0
         asked = _asked_of(self._settings, seen.facts)
         found = {name: each for name, each in self._known.items() if name in asked}

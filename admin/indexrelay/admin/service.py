@@ -93,7 +93,12 @@ class AdminService:
         self._stack.callback(self._backups.stop)
         self._versions = VersionCache(store, definitions=settings.components, clock=clock)
         self._stack.callback(self._versions.close)
-        self._drift = DriftWatch(settings, catalog=catalog, versions=self._versions)
+        self._drift = DriftWatch(
+            settings,
+            catalog=catalog,
+            versions=self._versions,
+            watched=lambda: self.state.watched,
+        )
         self._stack.callback(self._drift.stop)
         self.events = EventStream(clock)
         self.state = StateWatch(
@@ -176,7 +181,7 @@ class AdminService:
 
         async def report() -> None:
             if self._watcher is not None:
-                self._watcher.alive(ready=self.state.look() is not None)
+                self._watcher.alive(ready=self.state.look() is not None and not self.state.late)
 
         config = uvicorn.Config(
             create_admin_app(resources),

@@ -6,6 +6,7 @@ releases, and since when something is not well, where a fact says so.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -15,11 +16,16 @@ from indexrelay.operations.observer import Observation
 from indexrelay.schemas.messages import ReaderState, RebuildResult
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.storage.artifacts import ArtifactError, ArtifactStore
+from indexrelay.storage.errors import ReleaseUnreadableError, VersionUnreadableError
 
 GONE_FOR: Final = timedelta(hours=1)
 """How long a reader that is there no more is shown."""
-_RELEASES: Final = 50
+RELEASES: Final = 50
 """Kept releases in which a component's newest version is looked for."""
+_VERSIONS: Final = 10_000
+"""Those that are remembered as looked at; then it begins again."""
+MOST_GONE: Final = 100
+"""Readers that are there no more, of those that were seen last."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +57,28 @@ class LastRebuilds:
         for name, manifest in versions.items():
             self._note(name, manifest)
         if newest is not None and newest.number not in self._looked_at:
-            for number in self._store.release_numbers()[-_RELEASES:]:
+            numbers = self._store.release_numbers()[:RELEASES]  # the newest come first
+            self._looked_at &= set(numbers)
+            for number in numbers:
                 self._look_at(number)
         return dict(self._found)
 
     def _look_at(self, number: int) -> None:
         if number in self._looked_at:
             return
-        self._looked_at.add(number)
         try:
             release = self._store.release(number)
+            for name, version in sorted(release.versions - self._versions):
+                with suppress(VersionUnreadableError):
+                    self._note(name, self._store.version(name, version))
+        except ReleaseUnreadableError:
+            pass  # it stays so
         except (ArtifactError, OSError):
-            return
-        for name, version in sorted(release.versions - self._versions):
-            self._versions.add((name, version))
-            try:
-                self._note(name, self._store.version(name, version))
-            except (ArtifactError, OSError):
-                continue
+            return  # the store is away: at the next look
+        else:
+            self._versions = self._versions if len(self._versions) < _VERSIONS else set()
+            self._versions |= release.versions
+        self._looked_at.add(number)
 
     def _note(self, name: str, manifest: VersionManifest) -> None:
         known = self._found.get(name)
@@ -83,6 +93,8 @@ class Sightings:
         self.rebuilds = LastRebuilds(store)
         self._since: dict[tuple[str, str | None], datetime] = {}
         self._readers: dict[str, ReaderState] = {}
+        self._seen_at: dict[str, datetime] = {}
+        """When each of them was seen here last: what it says of the time is not trusted."""
         self._result: RebuildResult | None = None
 
     def since(self, problems: Sequence[Problem], seen: Observation) -> list[datetime]:
@@ -98,20 +110,20 @@ class Sightings:
     def gone(self, live: Mapping[str, ReaderState], now: datetime) -> dict[str, ReaderState]:
         """Readers that were there, are not any more, and have no successor under their label."""
         self._readers |= live
+        self._seen_at |= dict.fromkeys(live, now)
         labels = {state.label for state in live.values()}
-        oldest = now - GONE_FOR
-        self._readers = {
-            member: state
-            for member, state in self._readers.items()
-            if member in live or (state.updated_at >= oldest and state.label not in labels)
-        }
         newest: dict[str, str] = {}
-        for member in sorted(self._readers.keys() - live.keys(), key=self._seen_at):
-            newest[self._readers[member].label] = member
-        return {member: self._readers[member] for member in newest.values()}
-
-    def _seen_at(self, member: str) -> datetime:
-        return self._readers[member].updated_at
+        for member in sorted(
+            self._readers.keys() - live.keys(), key=lambda each: (self._seen_at[each], each)
+        ):
+            label = self._readers[member].label
+            if self._seen_at[member] >= now - GONE_FOR and label not in labels:
+                newest.pop(label, None)
+                newest[label] = member
+        kept = [*live, *list(newest.values())[-MOST_GONE:]]
+        self._readers = {member: self._readers[member] for member in kept}
+        self._seen_at = {member: self._seen_at[member] for member in kept}
+        return {member: self._readers[member] for member in kept if member not in live}
 
     def last_result(self, seen: Observation) -> RebuildResult | None:
         """The result that ended last, of all that were seen."""

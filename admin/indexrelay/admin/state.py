@@ -19,10 +19,12 @@ from anyio import to_thread
 from fastapi import APIRouter, Header, Response
 from sqlalchemy.exc import SQLAlchemyError
 
-from indexrelay.admin.document import DriftState, ReadersState, State, state_of
+from indexrelay.admin.document import AlertState, DriftState, ReadersState, State, state_of
 from indexrelay.admin.sightings import Sightings
 from indexrelay.admin.stream import EventStream, PushedEvent
 from indexrelay.health.facts import Area
+from indexrelay.health.status import Severity
+from indexrelay.operations.alerts import NOT_LOOKED_AT
 from indexrelay.operations.monitor import Look, Looker
 from indexrelay.operations.observer import Observation
 from indexrelay.schemas.clock import Background, Clock
@@ -48,8 +50,11 @@ _UNWATCHED_SHARE: Final = 0.02
 """… and while nobody does."""
 RENEW_SECONDS: Final = 10.0
 """How old what does not count as a change may be."""
-_FIRST_SECONDS: Final = 5.0
-"""How long an answer waits for the first look."""
+_LOOK_SECONDS: Final = 5.0
+"""How long an answer waits for a look."""
+_WATCH_SECONDS: Final = 5.0
+LATE_SECONDS: Final = 20.0
+"""A look that has not ended so long after it was due is told of."""
 _ASKED_SECONDS: Final = 30.0
 """How long somebody who asked for the state counts as watching."""
 
@@ -115,16 +120,25 @@ class StateWatch:
         self._counted: Mapping[str, Any] = {}
         """Of the last document: what counts."""
         self._renewed_at = self._asked_at = clock.monotonic()
+        self._ended_at = clock.monotonic()
+        """When a look ended last."""
+        self._pause = WATCHED_SECONDS
         self._looked = threading.Event()
         self._turning = threading.Lock()
+        self._publishing = threading.Lock()
+        self._is_late = self._is_started = False
         self._thread = Background(self.turn, name="admin-state")
+        self._watch = Background(self.watch, name="admin-watch")
 
     def start(self) -> None:
-        """Start the thread; safe twice."""
+        """Start the threads; safe twice."""
+        self._is_started = True
         self._thread.start()
+        self._watch.start()
 
     def stop(self) -> None:
         """Return when no look runs any more; safe twice and before `start`."""
+        self._watch.stop()
         self._thread.stop()
 
     def wake(self) -> None:
@@ -145,14 +159,18 @@ class StateWatch:
             raise RefusedError(503, "nothing was looked at yet; ask again in a moment")
         return self._last
 
-    async def first(self) -> StateLook:
-        """The last look; where there was none yet, the first one is waited for, for a while.
+    async def fresh(self) -> StateLook:
+        """The last look; where there was none for a while, the next one is waited for.
 
         Raises:
-            RefusedError: it takes too long.
+            RefusedError: there was none yet, and it takes too long.
         """
-        if self._last is None:
-            await to_thread.run_sync(self._looked.wait, _FIRST_SECONDS, abandon_on_cancel=True)
+        self.asked()
+        age = self._clock.monotonic() - self._ended_at
+        if self._is_started and (self._last is None or age >= RENEW_SECONDS):
+            self._looked.clear()
+            self._thread.wake()
+            await to_thread.run_sync(self._looked.wait, _LOOK_SECONDS, abandon_on_cancel=True)
         return self.required()
 
     def whole(self) -> PushedEvent | None:
@@ -172,14 +190,55 @@ class StateWatch:
         with self._turning:
             self._take(self._looker.look())
         self._looked.set()
-        took = self._clock.monotonic() - began
-        if self._watched:
-            return max(WATCHED_SECONDS, took / _WATCHED_SHARE)
-        return max(UNWATCHED_SECONDS, took / _UNWATCHED_SHARE)
+        took = self._ended_at - began
+        self._pause = (
+            max(WATCHED_SECONDS, took / _WATCHED_SHARE)
+            if self.watched
+            else max(UNWATCHED_SECONDS, took / _UNWATCHED_SHARE)
+        )
+        return self._pause
+
+    def watch(self) -> float:
+        """Say so where a look does not end, or fails: what is shown is then old; the seconds until
+        the next time. It has a thread of its own beside `turn`."""
+        with self._publishing:
+            age, last = self._clock.monotonic() - self._ended_at, self._last
+            if last is not None and not self._is_late and age > self._pause + LATE_SECONDS:
+                self._is_late = True
+                self._publish_late(last)
+        return _WATCH_SECONDS
+
+    def _publish_late(self, last: StateLook) -> None:
+        seen_at = last.look.seen.at
+        sentence = f"nothing was looked at since {seen_at:%Y-%m-%d %H:%M:%S} UTC"
+        late = AlertState(
+            name="NotLookedAt",
+            severity=Severity.CRITICAL,
+            since=seen_at,
+            sentence=sentence,
+            advice=NOT_LOOKED_AT,
+            labels={},
+        )
+        document = last.document.model_copy(
+            update={
+                "status": "critical",
+                "sentence": sentence,
+                "alerts": (late, *last.document.alerts),
+            }
+        )
+
+        def made(number: int) -> str:
+            numbered = document.model_copy(update={"number": number})
+            text = canonical_json(numbered.model_dump(mode="json")).decode()
+            self._last = replace(last, document=numbered, text=text)
+            return text
+
+        self._events.publish_made("state", made)
+        _log.error("admin.not_looked", since=seen_at.isoformat(), advice=NOT_LOOKED_AT)
 
     def _take(self, look: Look) -> None:
         """Make the document, and publish it if it says something new."""
-        seen, last = look.seen, self._last
+        seen = look.seen
         self._noting(seen)
         document = state_of(
             look,
@@ -188,21 +247,27 @@ class StateWatch:
             requests=self._open_requests(seen),
             drift=self._drift(seen),
         )
-        dumped = document.model_dump(mode="json")
+        with self._publishing:
+            last = self._last
+            self._publish(look, document, last)
+            self._ended_at = self._clock.monotonic()
+        if last is not None:
+            self._announce(last.look.seen, seen)
+
+    def _publish(self, look: Look, document: State, last: StateLook | None) -> None:
+        """Replace the last look, and send what changed, or everything after a look was late."""
+        dumped = document.model_dump(mode="json", exclude={"number"})
         counted = _counted(dumped)
         now = self._clock.monotonic()
-        renews = self._watched and now - self._renewed_at >= RENEW_SECONDS
-        if last is not None and counted == self._counted and not renews:
+        anew, self._is_late = last is None or self._is_late, False
+        renews = self.watched and now - self._renewed_at >= RENEW_SECONDS
+        if last is not None and not anew and counted == self._counted and not renews:
             self._last = replace(last, look=look)
-            self._announce(last.look.seen, seen)
             return
-        del dumped["number"]
-        whole = canonical_json(dumped).decode()
-        patch = (
-            None
-            if last is None
-            else canonical_json(_patch(dumped, counted, self._counted, base=last.number)).decode()
-        )
+        text = whole = canonical_json(dumped).decode()
+        if last is not None and not anew:
+            patch = _patch(dumped, counted, self._counted, base=last.number)
+            text = canonical_json(patch).decode()
 
         def made(number: int) -> str:
             """The event's text; the look is replaced before anybody hears of it."""
@@ -211,12 +276,10 @@ class StateWatch:
                 document=document.model_copy(update={"number": number}),
                 text=_numbered(whole, number),
             )
-            return _numbered(patch or whole, number)
+            return _numbered(text, number)
 
-        self._events.publish_made("state" if last is None else "patch", made)
+        self._events.publish_made("state" if anew else "patch", made)
         self._counted, self._renewed_at = counted, now
-        if last is not None:
-            self._announce(last.look.seen, seen)
 
     def _announce(self, before: Observation, seen: Observation) -> None:
         """Publish that a rebuild ended, and that there is a release; the state has it already."""
@@ -241,7 +304,13 @@ class StateWatch:
                 self._events.publish("map", map_of)
 
     @property
-    def _watched(self) -> bool:
+    def late(self) -> bool:
+        """Whether the last look is too old to be told of as now."""
+        return self._is_late
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody looks at the page, or asked for the state a moment ago."""
         asked = self._clock.monotonic() - self._asked_at < _ASKED_SECONDS
         return asked or len(self._events) > 0
 
@@ -335,8 +404,7 @@ def state_routes(watch: StateWatch) -> APIRouter:
         if_none_match: Annotated[str | None, Header(max_length=1000)] = None,
     ) -> Response:
         """Everything at the last look; 304 where the client has it already."""
-        watch.asked()
-        last = await watch.first()
+        last = await watch.fresh()
         headers = {"ETag": last.etag, "Cache-Control": "no-cache"}
         if if_none_match is not None and matches(if_none_match, last.etag.removeprefix("W/")):
             return Response(status_code=304, headers=headers)
