@@ -123,6 +123,21 @@ def test_while_the_catalog_is_away_the_holder_tells_and_after_a_while_each_does(
     assert row.holder.state == {"number": 3}
 
 
+def test_a_renewal_whose_answer_was_lost_is_its_own(row: Row, clock: FakeClock) -> None:
+    one, two = Operator(row, clock), Operator(row, clock)
+    assert one.look(number=1)
+    assert not two.look()
+    assert row.holder is not None
+    row.holder = NoticeHolder(
+        owner=row.holder.owner, beat=row.holder.beat + 1, state={"number": 2}
+    )  # written, and nobody heard of it
+    with capture_logs() as events:
+        assert one.look(number=3)
+    assert events == []
+    assert row.holder.state == {"number": 3}
+    assert not two.look()
+
+
 BEHIND = Sample("indexrelay_readers", (("namespace", "shop"), ("state", "behind")), 1.0)
 
 
@@ -139,7 +154,30 @@ def test_an_alert_waits_on_where_it_was_unless_nobody_looked_for_long(
     assert fires(first, 0) == []
     assert fires(first, 250) == []
     second.restore(first.kept(250), 250 + outage)
-    assert fires(second, 250 + outage) == (["ReaderBehind"] if waits_on else [])
+    assert fires(second, 250 + outage) == []
+    assert fires(second, 300 + outage) == (["ReaderBehind"] if waits_on else [])
+
+
+@pytest.mark.parametrize("ahead", [-7200.0, -1800.0, 1800.0, 7200.0])
+def test_an_alert_waits_as_long_as_it_had_to_whatever_time_the_host_had_before(
+    ahead: float,
+) -> None:
+    decided = rules(AlertSettings())
+    first, second = Evaluator(decided), Evaluator(decided)
+    assert fires(first, 10_000 + ahead) == []
+    assert fires(first, 10_250 + ahead) == []
+    second.restore(first.kept(10_250 + ahead), 10_260)
+    left = 50 if ahead >= -OUTAGE_SECONDS else 300  # as if nobody had looked for so long
+    assert fires(second, 10_260) == []
+    assert fires(second, 10_260 + left - 1) == []
+    assert fires(second, 10_260 + left) == ["ReaderBehind"]
+
+
+def test_a_clock_that_is_set_back_makes_no_alert_wait_for_more_than_its_time() -> None:
+    evaluator = Evaluator(rules(AlertSettings()))
+    assert fires(evaluator, 10_000) == []
+    assert fires(evaluator, 2_000) == []
+    assert fires(evaluator, 2_300) == ["ReaderBehind"]
 
 
 def test_an_alert_that_was_told_of_is_not_told_again_and_its_end_is() -> None:

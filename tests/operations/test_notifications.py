@@ -182,6 +182,33 @@ def test_what_was_not_taken_is_sent_again_with_what_came_since(
     assert body.splitlines() == ["[warning] a failed (2 times)", "[warning] b failed"]
 
 
+def test_what_is_on_its_way_when_another_operator_takes_over_is_sent_no_second_time() -> None:
+    clock = FakeClock()
+    tried: list[str] = []
+
+    def opener(_name: str, _target: NotificationTarget) -> Send:
+        def send(_title: str, body: str) -> bool:
+            tried.append(body)
+            notifier.forget()  # it holds the lease no more
+            return False
+
+        return send
+
+    notifier = Notifier(
+        NotificationSettings(
+            targets={"ops": NotificationTarget.model_validate({"url": "log://"})}, group_seconds=0
+        ),
+        namespace="shop",
+        clock=clock,
+        opener=opener,
+    )
+    notifier.offer([notice("a")])
+    clock.advance(turn(notifier))
+    assert notifier.unsent() == {}
+    turn(notifier)
+    assert len(tried) == 1
+
+
 def test_a_flood_of_notices_takes_a_bounded_amount_of_memory_and_says_how_many(
     desk: Desk,
 ) -> None:

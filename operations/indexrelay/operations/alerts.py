@@ -536,21 +536,26 @@ class Evaluator:
     def restore(self, kept: Mapping[str, Any], at: float) -> None:
         """Go on with what another one has kept; ``at``: Unix time.
 
-        An alert that fired, fires for as long as it holds. One that waited, waits on from where it
-        was, unless nobody looked for longer than `OUTAGE_SECONDS`. One whose rule there is not any
+        An alert that fired, fires for as long as it holds. One that waited, waits on as long as it
+        had still to wait, unless nobody looked for longer than `OUTAGE_SECONDS`: another host may
+        have another time, so the time between both is not counted. One whose rule there is not any
         more is forgotten.
         """
         rules = {rule.name: rule for rule in self._rules}
         self._active, self._told = {}, {}
-        is_recent = at - float(kept.get("at", 0.0)) <= OUTAGE_SECONDS
+        kept_at = float(kept.get("at", 0.0))
+        is_recent = at - kept_at <= OUTAGE_SECONDS
         for each in kept.get("alerts", ()):
             if each["name"] not in rules:
                 continue
+            state, since = AlertState(each["state"]), float(each["since"])
+            if state is AlertState.PENDING:
+                since = at - max(0.0, kept_at - since)
             alert = Alert(
                 rule=rules[each["name"]],
                 labels=tuple((name, value) for name, value in each["labels"]),
-                state=AlertState(each["state"]),
-                since=float(each["since"]),
+                state=state,
+                since=since,
                 value=float(each["value"]),
             )
             if each["active"] and (is_recent or _fired(alert)):
@@ -562,7 +567,8 @@ class Evaluator:
         for found, value in rule.holding(samples, at).items():
             labels = tuple(sorted({**dict(found), "severity": str(rule.severity)}.items()))
             before = self._active.get((rule.name, labels))
-            since = at if before is None else before.since
+            # A clock may have been set back.
+            since = at if before is None else min(at, before.since)
             fires = _fired(before) or at - since >= rule.for_seconds
             yield Alert(
                 rule=rule,

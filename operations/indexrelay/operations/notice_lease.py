@@ -80,7 +80,7 @@ class NoticeLease:
         if self._held is None:
             return True
         try:
-            self._held = self._row.renew(self._held, owner=self._me, state=state)
+            self._held = self._renewed(self._held, state)
         except _AWAY as error:
             _log.debug("notices.not_renewed", error=str(error))
             return True
@@ -88,6 +88,17 @@ class NoticeLease:
             _log.warning("notices.lost", consequence="another operator tells people")
             self._follow_anew()
         return self.tells
+
+    def _renewed(self, held: NoticeHolder, state: dict[str, Any]) -> NoticeHolder | None:
+        """The row, renewed; ``None``: another one holds it."""
+        renewed = self._row.renew(held, owner=self._me, state=state)
+        if renewed is not None:
+            return renewed
+        found = self._row.read()
+        if found is None or found.owner != self._me:
+            return None
+        # The answer to an earlier renewal was lost: it was written all the same.
+        return self._row.renew(found, owner=self._me, state=state)
 
     def give_back(self, state: dict[str, Any]) -> None:
         """Let another one have it at once, for good; where the catalog is away, it waits."""

@@ -363,6 +363,8 @@ class _Queue:
         self._waiting: dict[tuple[NoticeKind, str], _Waiting] = {}
         self._leaving: Iterable[_Waiting] = ()
         """What is on its way."""
+        self._forgotten = 0
+        """How often what waits was dropped: what was on its way then is not sent again."""
         self._dropped = 0
         self._due_at: float | None = None
         """When the next message may go; ``None``: nothing was sent, and nothing waits."""
@@ -425,9 +427,10 @@ class _Queue:
         self._background.wake()
 
     def forget(self) -> None:
-        """Drop what waits."""
+        """Drop what waits; what is on its way now is tried no second time."""
         with self._lock:
-            self._waiting, self._dropped = {}, 0
+            self._waiting, self._leaving, self._dropped = {}, (), 0
+            self._forgotten += 1
 
     def _wants(self, notice: Notice) -> bool:
         severe = notice.severity is Severity.CRITICAL or self._target.least == "warning"
@@ -461,6 +464,7 @@ class _Queue:
             taken, dropped = self._waiting, self._dropped
             self._waiting, self._dropped = {}, 0
             self._leaving = tuple(taken.values())
+            forgotten = self._forgotten
         title, body = message_of(taken.values(), dropped, namespace=self.namespace)
         attempt = self._attempt = _Attempt(self._send, title, body, name=self.name)
         if self._ended:  # `end` may not have seen it
@@ -473,10 +477,11 @@ class _Queue:
                 self._due_at = now + self._settings.interval_seconds
                 return self._settings.interval_seconds
             self._failures += 1
-            later, self._waiting = self._waiting, taken
-            self._dropped += dropped
-            for each in later.values():
-                self._add(each)
+            if forgotten == self._forgotten:
+                later, self._waiting = self._waiting, taken
+                self._dropped += dropped
+                for each in later.values():
+                    self._add(each)
             pause = backoff_seconds(
                 self._failures,
                 first=_FIRST_RETRY_SECONDS,
