@@ -5,6 +5,7 @@ the tests.
 """
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ TOPICS: Mapping[str, tuple[str, ...]] = {
 MARKUP = '<img src=x onerror="window.broken=1"><script>window.broken=1</script>'
 CONTROLS = "line\x1b[31m red\x07 bell \x00 null \u202e reversed \u2066 isolated"
 MEGABYTE = "m" * (1 << 20)
+WAIT = "wait"
 HOSTILE: Mapping[str, str] = {
     f"markup {MARKUP}": f"{MARKUP} ship",
     f"controls {CONTROLS}".replace("\x00", ""): f"{CONTROLS} ship".replace("\x00", ""),
@@ -64,14 +66,20 @@ def embed(given: Sequence[str]) -> NDArray[np.float32]:
 
 
 def listed(inputs: Mapping[str, Any], *, breaks: str) -> list[str]:
-    """A document for a JSON cache: the topics. It fails while the file ``breaks`` has words.
+    """A document for a JSON cache: the topics.
+
+    It waits for as long as the file ``breaks`` is there and says `WAIT`, and fails where it says
+    something else.
 
     Raises:
-        RuntimeError: with these words.
+        RuntimeError: with what the file says.
     """
     file = Path(breaks)
-    if file.exists():
-        raise RuntimeError(file.read_text(encoding="utf-8"))
+    while file.exists():
+        words = file.read_text(encoding="utf-8")
+        if words != WAIT:
+            raise RuntimeError(words)
+        time.sleep(0.02)
     return sorted(TOPICS)
 
 

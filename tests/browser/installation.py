@@ -172,7 +172,7 @@ class Site:
 
     @property
     def breaks(self) -> Path:
-        """While this file is there, builds of ``topics`` fail with its words."""
+        """While this file is there, builds of ``topics`` wait, or fail with its words."""
         return self.folder / "breaks"
 
     def await_page(self) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Visiting
-from tests.browser.documents import CONTROLS, MARKUP
+from tests.browser.documents import CONTROLS, MARKUP, WAIT
 from tests.browser.installation import COMPONENTS, OPERATOR, Site
 
 pytestmark = pytest.mark.server
@@ -53,13 +54,26 @@ def broken(running: Site) -> Iterator[str]:
     running.breaks.unlink(missing_ok=True)
 
 
-def test_a_rebuild_is_watched_from_its_button_to_its_release(visiting: Visiting) -> None:
+@pytest.fixture
+def waiting(running: Site) -> Iterator[Path]:
+    """Builds of ``topics`` wait until this file is removed, or the test is over."""
+    running.breaks.write_text(WAIT, encoding="utf-8")
+    yield running.breaks
+    running.breaks.unlink(missing_ok=True)
+
+
+def test_a_rebuild_is_watched_from_its_button_to_its_release(
+    visiting: Visiting, waiting: Path
+) -> None:
     page = visiting().page
     release = page.get_by_test_id("tiles").get_by_role("link").first
     before = int(release.inner_text())
     about = start_rebuild(page, "for the first test")
     expect(page.get_by_role("button", name="Rebuilding…")).to_be_disabled()
-    expect(about.get_by_role("progressbar").first).to_be_visible()
+    topics = about.get_by_role("listitem").filter(has=page.get_by_role("link", name="topics"))
+    expect(topics.get_by_role("progressbar")).to_be_visible()
+    expect(topics).to_contain_text("Building")
+    waiting.unlink()
     has_ended(about)
     for name in COMPONENTS:
         row = about.get_by_role("listitem").filter(has=page.get_by_role("link", name=name))
@@ -211,11 +225,14 @@ def test_the_keyboard_is_enough(visiting: Visiting) -> None:
     keys.press("Enter")
     reach(page, dialog.get_by_label("Everything"))
     keys.press("Space")
+    reach(page, dialog.get_by_label("Reason"))
+    keys.type("by keyboard")
     reach(page, dialog.get_by_role("button", name="Rebuild"))
     keys.press("Enter")
     expect(dialog).to_be_hidden()
-    expect(page.get_by_role("button", name="Rebuilding…")).to_be_visible()
-    has_ended(page.get_by_test_id("rebuild"))
+    about = page.get_by_test_id("rebuild")
+    expect(about).to_contain_text("by keyboard")
+    has_ended(about)
 
     reach(page, page.get_by_role("link", name="Readers"))
     keys.press("Enter")
