@@ -659,6 +659,7 @@ export function Tabs({ label, items, open, onOpen, children }) {
 /** A dialog over the page; mount it to open it. Escape and the cross call `onClose`. */
 export function Dialog({ title, onClose, busy = false, wide = false, actions, children, testid }) {
   const box = useRef(null);
+  const leaving = useRef(false);
   const id = useId();
   useEffect(() => {
     const opener = document.activeElement;
@@ -667,6 +668,7 @@ export function Dialog({ title, onClose, busy = false, wide = false, actions, ch
     const field = ".dialog-body :is(input, select, textarea):not(:disabled)";
     (dialog.querySelector(field) ?? dialog.querySelector(".dialog-foot button"))?.focus();
     return () => {
+      leaving.current = true;
       dialog.close();
       if (opener instanceof HTMLElement && opener.isConnected) opener.focus();
     };
@@ -679,6 +681,12 @@ export function Dialog({ title, onClose, busy = false, wide = false, actions, ch
     onCancel=${(event) => {
       event.preventDefault();
       if (!busy) onClose();
+    }}
+    onClose=${() => {
+      // A browser closes it at the second Escape in a row, whatever it was told at the first.
+      if (leaving.current) return;
+      if (busy) box.current.showModal();
+      else onClose();
     }}
   >
     <header class="dialog-head">

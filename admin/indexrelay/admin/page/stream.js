@@ -157,10 +157,17 @@ export function start() {
   running = true;
   first();
   poll = setInterval(() => {
-    if (!document.hidden) refresh().catch(() => undefined);
+    if (!document.hidden) refresh().catch(notice);
   }, POLL_MS);
   addEventListener("online", hurry);
   document.addEventListener("visibilitychange", hurry);
+}
+
+/** An open stream may be dead without a sign: that the service does not answer is one. */
+function notice(error) {
+  if (!running || error.status === 401 || lostAt !== null) return;
+  source?.close();
+  lost();
 }
 
 /** The state, then the stream, which brings the state where there is none yet. */

@@ -1,0 +1,55 @@
+"""The frame around all views: whether it is live, and its dialogs."""
+
+import pytest
+from playwright.sync_api import Route, expect
+
+from tests.browser.conftest import Visiting
+
+pytestmark = pytest.mark.server
+
+
+def test_an_open_stream_of_a_service_that_does_not_answer_is_not_called_live(
+    visiting: Visiting,
+) -> None:
+    visit = visiting(None)
+    visit.allowed.append("ERR_FAILED")
+    page = visit.page
+    page.clock.install()
+    visit.open()
+    visit.log_in()
+    connection = page.get_by_test_id("connection")
+    expect(connection).to_contain_text("Live")
+    page.route("**/api/admin/state", lambda route: route.abort())
+    page.clock.run_for(31_000)
+    page.clock.run_for(5_000)
+    expect(connection).not_to_contain_text("Live")
+    page.unroute("**/api/admin/state")
+    page.clock.run_for(30_000)
+    expect(connection).to_contain_text("Live")
+
+
+def test_escape_hides_nothing_of_what_becomes_of_an_action(visiting: Visiting) -> None:
+    visit = visiting(route="components/similar")
+    visit.allowed.append("409 (Conflict)")
+    page = visit.page
+    waiting: list[Route] = []
+
+    def hold(route: Route) -> None:
+        waiting.append(route)
+
+    page.route("**/api/admin/components/similar/pause", hold)
+    pause = page.get_by_role("button", name="Pause")
+    pause.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Reason").fill("to see")
+    dialog.get_by_role("button", name="Pause").click()
+    expect(dialog.get_by_role("button", name="Cancel")).to_be_disabled()
+    for _ in range(3):
+        page.keyboard.press("Escape")
+    waiting[0].fulfill(status=409, json={"status": 409, "detail": "somebody else was faster"})
+    expect(dialog).to_contain_text("somebody else was faster")
+
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    pause.click()
+    expect(dialog).to_be_visible()
