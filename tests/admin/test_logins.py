@@ -141,6 +141,25 @@ def test_logins_that_succeed_are_not_counted() -> None:
         limit.succeeded("ada", "10.0.0.1")
 
 
+def test_wrong_tokens_from_everywhere_keep_no_token_out() -> None:
+    limit = LoginLimit(FakeClock())
+    for number in range(2 * FAILURES_OF_USER):
+        limit.begin(None, f"10.0.0.{number}")
+    limit.begin(None, "10.0.1.1")
+    for _ in range(FAILURES_OF_ADDRESS - 1):
+        limit.begin(None, "10.0.1.1")
+    with pytest.raises(TooManyLoginsError):
+        limit.begin(None, "10.0.1.1")
+
+
+def test_a_login_that_nobody_checked_does_not_count() -> None:
+    limit = LoginLimit(FakeClock())
+    for _ in range(2 * FAILURES_OF_USER):
+        limit.begin("ada", "10.0.0.1")
+        limit.unchecked("ada", "10.0.0.1")
+    assert len(limit) == 0
+
+
 def test_what_is_counted_is_bounded() -> None:
     limit = LoginLimit(FakeClock())
     for number in range(MAX_COUNTED + 50):

@@ -246,16 +246,20 @@ class Access:
         """
         name = "" if asked.user is None else asked.user
         try:
-            self._limit.begin(name, address)
+            self._limit.begin(asked.user, address)
         except TooManyLoginsError:
             await self.record_refusal(self._who_tries(name), address, subject="login: too often")
             raise
-        known = await self._shown(asked)
+        try:
+            known = await self._shown(asked)
+        except RefusedError:  # too many others are checked now
+            self._limit.unchecked(asked.user, address)
+            raise
         if known is None:
             await self.record_refusal(self._who_tries(name), address, subject="login")
             wrong = "there is no such token" if asked.user is None else "wrong user or password"
             raise RefusedError(401, wrong, headers={"WWW-Authenticate": _REALM})
-        self._limit.succeeded(name, address)
+        self._limit.succeeded(asked.user, address)
         kind, known_name = known
         caller = self._known(kind, known_name)
         await self.record(AuditAction.LOGGED_IN, caller.who, address=address)

@@ -5,7 +5,8 @@ and who waits for longer than a few seconds is refused: a flood of logins takes 
 nor the event loop. A name that nobody has takes as long as one that somebody has.
 
 Failed logins are counted by the address that they come from, and by the name that they are for,
-whether there is such a user or not. What is counted is bounded. A user whose name somebody else
+whether there is such a user or not; those by a token, which nobody guesses, by the address alone.
+What is counted is bounded. A user whose name somebody else
 tries still gets in from where they last came from.
 """
 
@@ -176,26 +177,38 @@ class LoginLimit:
         """How many addresses and names are counted."""
         return len(self._by_address) + len(self._by_user)
 
-    def begin(self, user: str, address: str) -> None:
+    def begin(self, user: str | None, address: str) -> None:
         """Count a login as failed until `succeeded`, so that many at a time are no way around.
+
+        Args:
+            user: whose name was given; ``None``: a token was.
+            address: from where.
 
         Raises:
             TooManyLoginsError: there were too many.
         """
         place = network_of(address)
         wait = self._by_address.wait_seconds(place)
-        if (user, place) not in self._known:
+        if user is not None and (user, place) not in self._known:
             wait = max(wait, self._by_user.wait_seconds(user))
         if wait:
             raise TooManyLoginsError(wait)
         self._by_address.add(place)
-        self._by_user.add(user)
+        if user is not None:
+            self._by_user.add(user)
 
-    def succeeded(self, user: str, address: str) -> None:
+    def unchecked(self, user: str | None, address: str) -> None:
+        """Nobody knows whether it would have failed: it does not count."""
+        self._by_address.take_back(network_of(address))
+        if user is not None:
+            self._by_user.take_back(user)
+
+    def succeeded(self, user: str | None, address: str) -> None:
         """It did not fail."""
+        self.unchecked(user, address)
+        if user is None:
+            return
         place = network_of(address)
-        self._by_address.take_back(place)
-        self._by_user.take_back(user)
         self._known[(user, place)] = None
         self._known.move_to_end((user, place))
         while len(self._known) > _MAX_KNOWN:
