@@ -28,6 +28,21 @@ def test_an_open_stream_of_a_service_that_does_not_answer_is_not_called_live(
     expect(connection).to_contain_text("Live")
 
 
+def test_a_login_whose_cookie_is_not_kept_says_so(visiting: Visiting) -> None:
+    page = visiting(None).page
+
+    def without_cookie(route: Route) -> None:
+        route.fulfill(status=204)
+
+    page.route("**/api/admin/login", without_cookie)
+    page.get_by_label("Name").fill("ada")
+    page.get_by_label("Password").fill("right")
+    button = page.get_by_role("button", name="Log in", exact=True)
+    button.click()
+    expect(page.get_by_role("alert")).to_contain_text("did not keep its cookie")
+    expect(button).to_be_enabled()
+
+
 def test_escape_hides_nothing_of_what_becomes_of_an_action(visiting: Visiting) -> None:
     visit = visiting(route="components/similar")
     visit.allowed.append("409 (Conflict)")

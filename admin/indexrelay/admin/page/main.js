@@ -146,7 +146,11 @@ function Login({ onLogin, why }) {
     setError(null);
     try {
       await api.post("login", byToken ? { token: given.token.trim() } : { user: given.user, password: given.password });
-      await onLogin();
+      if ((await onLogin()) === null) {
+        const message = "The login was right, and the browser did not keep its cookie: allow cookies here, or open the page by https.";
+        setError({ message });
+        setBusy(false);
+      }
     } catch (raised) {
       setError({ message: sentence(raised.message), retryAfter: raised.retryAfter });
       setGiven({ ...given, password: "", token: "" });
@@ -388,9 +392,14 @@ function App() {
       setMe(who);
       setError(null);
       start();
+      return who;
     } catch (raised) {
-      if (raised.status === 401) setMe(null);
-      else setError(raised);
+      if (raised.status === 401) {
+        setMe(null);
+        return null;
+      }
+      setError(raised);
+      return undefined;
     }
   };
   useEffect(() => {

@@ -25,6 +25,7 @@ let running = false;
 let watch = null;
 let lastId = 0;
 let asked = null;
+let asking = null;
 
 /** The newest of everything; `problem`: why there is no state yet. */
 export const latest = { state: null, connection: "connecting", problem: null };
@@ -135,14 +136,22 @@ function take(name, text) {
   else emit(name, data);
 }
 
-/** Ask for the whole state; nothing is sent when it is the one that is here. */
-async function refresh() {
+/** Ask for the whole state, once at a time; nothing is sent when it is the one that is here. */
+function refresh() {
+  asking ??= ask().finally(() => {
+    asking = null;
+  });
+  return asking;
+}
+
+async function ask() {
   const early = asked;
   asked = null;
   const number = latest.state?.number;
   // The state's number is its ETag.
   const fresh = (await early?.catch(() => null)) ?? (await api.changed("state", number && `W/"${number}"`));
-  if (running) takeState(fresh);
+  // The stream may have brought a newer one meanwhile; what it sends whole is always taken.
+  if (running && (fresh?.number ?? 0) >= (latest.state?.number ?? 0)) takeState(fresh);
 }
 
 /** Ask for the state already, while it is not yet known who asks: `start` takes the answer. */
@@ -246,7 +255,7 @@ export function stop() {
   removeEventListener("online", hurry);
   document.removeEventListener("visibilitychange", hurry);
   latest.state = latest.problem = null;
-  asked = lostAt = null;
+  asked = asking = lostAt = null;
   lastId = 0;
   pause = FIRST_PAUSE_MS;
   setConnection("connecting");

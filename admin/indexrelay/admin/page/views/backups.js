@@ -15,11 +15,12 @@ export function BackupsView({ state, me }) {
   const { data, reload } = load;
   const working = Boolean(data?.running);
   // While one is made there is nobody but this answer to say how far it is.
+  // The disk is busy then, and answers may be slow: the next question comes a pause after the answer.
   useEffect(() => {
-    if (!working) return undefined;
-    const timer = setInterval(() => document.hidden || reload(), LOOK_AGAIN_MS);
-    return () => clearInterval(timer);
-  }, [working]);
+    if (!working || load.loading) return undefined;
+    const timer = setTimeout(reload, LOOK_AGAIN_MS);
+    return () => clearTimeout(timer);
+  }, [working, load.loading]);
   const columns = useMemo(() => columnsOf(me, working, reload), [me, working]);
   return html`
     <${PageHead}
