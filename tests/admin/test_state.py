@@ -2,16 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
 import pytest
 
+from indexrelay.admin.document import ERROR_CHARACTERS
 from indexrelay.admin.drift import DriftWatch
 from indexrelay.admin.sightings import GONE_FOR, MOST_GONE, RELEASES, LastRebuilds, Sightings
 from indexrelay.admin.state import LATE_SECONDS, RENEW_SECONDS
-from indexrelay.schemas.messages import RebuilderState
+from indexrelay.schemas.messages import LoadOutcome, RebuilderState
 from indexrelay.schemas.progress import BuildProgress, BuildStep
 from indexrelay.streams import Keys, Presence
 from indexrelay.testing import MakePipeline, Pipeline
@@ -345,3 +347,49 @@ def test_readers_that_went_are_forgotten_whatever_time_they_told(pipeline: Pipel
     sightings.gone(many, now)
     assert list(sightings.gone({}, now)) == sorted(many)[-MOST_GONE:]
     assert sightings.gone({}, now + GONE_FOR + timedelta(seconds=1)) == {}
+
+
+def test_what_readers_say_of_themselves_does_not_make_the_state_large(
+    pipeline: Pipeline, desk: Desk
+) -> None:
+    commit(pipeline, "one")
+    reader = pipeline.reader("web")
+    pipeline.settle()
+    small = len(json.dumps(state_of(desk)))
+    served = reader.state.components["cache"]
+    hostile = served.model_copy(
+        update={"outcome": LoadOutcome.FAILED, "error": "<script>alert(1)</script>\x1b" * 80}
+    )
+    components = {f"made_up_{number}": hostile for number in range(300)} | {"cache": hostile}
+    presence = Presence(pipeline.connection, Keys(pipeline.settings.namespace), "reader")
+    for number in range(5):
+        state = reader.state.model_copy(
+            update={"reader": f"r{number}", "components": components, "live": {}}
+        )
+        presence.publish(state.member, state.model_dump_json().encode(), ttl_seconds=60)
+    shown = state_of(desk)
+    assert len(json.dumps(shown)) < small + 60_000  # of 5 MB
+    views = [each for each in shown["readers"]["items"] if each["label"] != "web"]
+    assert [each["state"] for each in views] == ["refused"] * 5
+    assert all(set(each["components"]) == {"cache"} for each in views)
+    assert all(len(each["components"]["cache"]["error"]) <= ERROR_CHARACTERS for each in views)
+
+
+def test_a_result_of_a_clock_that_is_ahead_is_not_the_last_one_for_ever(
+    pipeline: Pipeline, desk: Desk
+) -> None:
+    commit(pipeline, "one")
+    pipeline.settle()
+    ahead = pipeline.results[-1].model_copy(
+        update={"finished_at": pipeline.clock.now() + timedelta(days=365)}
+    )
+    desk.look()
+    seen, sightings = desk.resources.state.required().look.seen, Sightings(pipeline.store)
+    alone = replace(seen.facts, redis=None)
+    first = sightings.last_result(replace(seen, facts=alone, results=(ahead,)))
+    assert first is not None
+    assert first.finished_at == seen.at
+    later = ahead.model_copy(update={"finished_at": seen.at + timedelta(seconds=1), "message": "x"})
+    now = replace(alone, now=seen.at + timedelta(seconds=2))
+    last = sightings.last_result(replace(seen, facts=now, results=(later,)))
+    assert last == later

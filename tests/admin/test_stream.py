@@ -128,3 +128,9 @@ def test_no_more_streams_are_open_than_there_may_be(
         reading.next()
         refused = client.get("stream")
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+
+
+def test_a_stream_is_not_asked_for_its_headers_alone(client: httpx.Client) -> None:
+    refused = client.head("stream")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "GET")
+    assert client.get("me").is_success  # on the same connection

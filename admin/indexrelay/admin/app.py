@@ -78,6 +78,7 @@ HEADERS: Final[Mapping[str, str]] = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 """Of every answer, whatever it is."""
+_STREAM: Final = f"{PREFIX}/stream"
 _COMPRESSED_FROM: Final = 1000
 """Bytes of an answer; what is smaller is sent as it is."""
 _TYPES: Final[Mapping[str, str]] = {
@@ -208,7 +209,10 @@ class SafeHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the application."""
+        """Run the application; a HEAD of what never ends is refused."""
+        app = self._app
+        if scope["type"] == "http" and scope["method"] == "HEAD" and scope["path"] == _STREAM:
+            app = problem(405, "a stream is read with GET", {"Allow": "GET"})
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -218,7 +222,7 @@ class SafeHeaders:
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
+        await app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
 class Compressed:

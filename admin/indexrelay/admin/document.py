@@ -10,6 +10,7 @@ component rolled back, and they stay; a failed build changes neither.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias
 
@@ -37,11 +38,18 @@ from indexrelay.schemas.messages import (
     RebuildResult,
     RebuildStatus,
 )
+from indexrelay.schemas.names import shortened
 from indexrelay.schemas.progress import BuildStep
 from indexrelay.schemas.versions import Release, VersionManifest, root_collections
 
 MOST_READERS: Final = 1000
 """Readers that the document names; the rest is counted."""
+MOST_CELLS: Final = 20_000
+"""Components of readers that it names, all together."""
+SENTENCE_CHARACTERS: Final = 1000
+"""Of what is not well: a sentence may hold an error."""
+ERROR_CHARACTERS: Final = 300
+"""Of an error that a reader reports: what presence says may be anybody's."""
 
 RebuildWord: TypeAlias = Literal["idle", "running", "complete", "failed"]
 ReaderWord: TypeAlias = Literal["serving", "behind", "refused", "gone", "starting"]
@@ -234,6 +242,7 @@ class ReaderView(Fact):
     last_seen_at: datetime
     memory_bytes: int | None
     components: dict[str, ServedState]
+    """Of those that the settings declare or the release names."""
 
 
 class ReadersState(Fact):
@@ -314,7 +323,7 @@ def state_of(
                 code=each.code,
                 severity=each.severity,
                 subject=each.subject,
-                what=each.what,
+                what=shortened(each.what, SENTENCE_CHARACTERS),
                 advice=each.advice,
                 asked=each.asked,
                 since=since,
@@ -451,7 +460,8 @@ def _components(seen: Observation, rebuilds: Mapping[str, LastRebuild]) -> Itera
             kind=health.kind,
             group=None if definition is None else definition.group,
             condition=str(health.condition),
-            sentence="; ".join(whats.get(name, ())) or f"{name} is {health.condition}",
+            sentence=shortened("; ".join(whats.get(name, ())), SENTENCE_CHARACTERS)
+            or f"{name} is {health.condition}",
             collections=_covers(name, health, seen),
             entries=health.entries,
             bytes=health.bytes,
@@ -529,29 +539,39 @@ def _building(name: str, seen: Observation) -> BuildingState | None:
 
 def _readers(seen: Observation, sightings: Sightings) -> ReadersState:
     live, release = seen.facts.known_readers, seen.facts.release
+    known = {*seen.facts.definitions, *(() if release is None else release.components)}
     views = [
-        _reader(member, state, release, gone=is_silent(state, member, seen.facts))
+        _reader(member, state, release, known, gone=is_silent(state, member, seen.facts))
         for member, state in live.items()
     ]
     gone = [
-        _reader(member, state, release, gone=True)
+        _reader(member, state, release, known, gone=True)
         for member, state in sightings.gone(live, seen.at).items()
     ]
     views.sort(key=lambda each: (each.label, each.id))  # those that are live come first
-    shown = [*views, *gone][:MOST_READERS]
+    most = min(MOST_READERS, MOST_CELLS // max(len(known), 1))
+    shown = [*views, *gone][:most]
     return ReadersState(
         live=len(live),
         converged=sum(view.state == "serving" for view in views),
         items=tuple(sorted(shown, key=lambda each: (each.label, each.id))),
-        left_out=max(len(views) + len(gone) - MOST_READERS, 0),
+        left_out=len(views) + len(gone) - len(shown),
     )
 
 
-def _reader(member: str, state: ReaderState, release: Release | None, *, gone: bool) -> ReaderView:
+def _reader(
+    member: str,
+    state: ReaderState,
+    release: Release | None,
+    known: AbstractSet[str],
+    *,
+    gone: bool,
+) -> ReaderView:
     wanted = {} if release is None else release.for_reader(state.label).components
     served = {
         name: _served(component, wanted.get(name), gone=gone)
         for name, component in state.components.items()
+        if name in known
     }
     words = {each.state for each in served.values()}
     word: ReaderWord
@@ -595,7 +615,7 @@ def _served(component: ComponentState, wanted: str | None, *, gone: bool) -> Ser
         state=word,
         version=component.version,
         wanted=wanted,
-        error=component.error,
+        error=component.error and shortened(component.error, ERROR_CHARACTERS),
     )
 
 

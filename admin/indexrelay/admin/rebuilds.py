@@ -325,11 +325,11 @@ def _component_so_far(component: ComponentView, since: datetime) -> RebuildCompo
             started_at=building.started_at,
             seconds=building.elapsed_seconds,
         )
-    rebuilt = component.last_rebuild_at
+    rebuilt, failed = component.last_rebuild_at, component.failed_at
+    if failed is not None and failed >= since and (rebuilt is None or failed > rebuilt):
+        return RebuildComponent(state="failed", error=component.error)
     if rebuilt is not None and rebuilt >= since:
         return RebuildComponent(
             state="released", version=component.version, entries=component.entries
         )
-    if component.failed_at is not None and component.failed_at >= since:
-        return RebuildComponent(state="failed", error=component.error)
     return RebuildComponent(state="waiting")

@@ -24,6 +24,8 @@ RELEASES: Final = 50
 """Kept releases in which a component's newest version is looked for."""
 _VERSIONS: Final = 10_000
 """Those that are remembered as looked at; then it begins again."""
+_COMPONENTS: Final = 100
+"""Of a reader that is there no more."""
 MOST_GONE: Final = 100
 """Readers that are there no more, of those that were seen last."""
 
@@ -96,6 +98,8 @@ class Sightings:
         self._seen_at: dict[str, datetime] = {}
         """When each of them was seen here last: what it says of the time is not trusted."""
         self._result: RebuildResult | None = None
+        self._ended: dict[tuple[datetime, datetime, str], datetime] = {}
+        """When each result ended, at the latest when it was seen first: clocks may be ahead."""
 
     def since(self, problems: Sequence[Problem], seen: Observation) -> list[datetime]:
         """Since when each is known; what is over is forgotten."""
@@ -109,7 +113,7 @@ class Sightings:
 
     def gone(self, live: Mapping[str, ReaderState], now: datetime) -> dict[str, ReaderState]:
         """Readers that were there, are not any more, and have no successor under their label."""
-        self._readers |= live
+        self._readers |= {member: _small(state) for member, state in live.items()}
         self._seen_at |= dict.fromkeys(live, now)
         labels = {state.label for state in live.values()}
         newest: dict[str, str] = {}
@@ -128,9 +132,22 @@ class Sightings:
     def last_result(self, seen: Observation) -> RebuildResult | None:
         """The result that ended last, of all that were seen."""
         told = [state.last_result for state in seen.facts.known_rebuilders.values()]
-        ended = [each for each in (*seen.results, *told, self._result) if each is not None]
-        self._result = max(ended, key=lambda each: each.finished_at, default=None)
+        results = [each for each in (*seen.results, *told) if each is not None]
+        ended: dict[tuple[datetime, datetime, str], datetime] = {}
+        for each in results:
+            key = each.started_at, each.finished_at, each.message
+            ended[key] = self._ended.get(key, min(each.finished_at, seen.at))
+            known = self._result
+            if known is None or ended[key] > known.finished_at:
+                self._result = each.model_copy(update={"finished_at": ended[key]})
+        self._ended = ended
         return self._result
+
+
+def _small(state: ReaderState) -> ReaderState:
+    """A state that is kept when its reader has gone: what it says may be large."""
+    components = dict(list(state.components.items())[:_COMPONENTS])
+    return state.model_copy(update={"components": components, "declares": None, "live": {}})
 
 
 def _known_since(problem: Problem, seen: Observation) -> datetime | None:
