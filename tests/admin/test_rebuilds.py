@@ -154,4 +154,5 @@ def test_rebuilds_are_listed_in_pages_the_newest_first(desk: Desk) -> None:
     rest = desk.get("rebuilds", before=first["next"])
     assert ([each["id"] for each in rest["rebuilds"]], rest["next"]) == (ids[:1], None)
     desk.get("rebuilds/none", status=404)
+    desk.get("rebuilds/%00", status=422)
     desk.get("rebuilds", status=422, limit=0)

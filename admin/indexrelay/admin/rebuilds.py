@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from indexrelay.admin.access import PREFIX, Operator
@@ -179,7 +179,7 @@ def rebuild_routes(resources: AdminResources) -> APIRouter:
         )
 
     @router.get("/rebuilds/{rebuild_id}", responses=refusals(401, 404, 422))
-    def one(rebuild_id: str) -> Rebuild:
+    def one(rebuild_id: Annotated[str, Path(pattern=r"^[!-~]{1,200}$")]) -> Rebuild:
         """One of them, with the progress of each component."""
         return _found(rebuild_id, resources)
 
