@@ -129,3 +129,15 @@ def state_of(desk: Desk) -> Any:
     """The state, looked at anew."""
     desk.look()
     return desk.get("state")
+
+
+@pytest.fixture
+def scheduled_desk(indexrelay_pipeline: MakePipeline) -> Iterator[Desk]:
+    """Of two components, one of which a schedule builds every night."""
+    pipeline = indexrelay_pipeline(
+        collections={"tracks": {"dimension": 3}},
+        components={"cache": CACHE, "other": CACHE},
+        schedules={"nightly": {"cron": "0 2 * * *", "components": ["ca*"], "full": True}},
+    )
+    with desk_of(pipeline) as desk:
+        yield desk

@@ -30,17 +30,20 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from indexrelay.admin.access import PREFIX, Access, AccessCheck, access_routes, describe_access
+from indexrelay.admin.alerts import alert_routes
+from indexrelay.admin.audit import audit_routes
 from indexrelay.admin.backups import backup_routes
 from indexrelay.admin.components import component_routes
+from indexrelay.admin.dead_letters import dead_letter_routes
 from indexrelay.admin.history import history_routes
 from indexrelay.admin.lab import lab_routes
 from indexrelay.admin.maps import map_routes
 from indexrelay.admin.rebuilds import RebuildCovered, rebuild_routes
 from indexrelay.admin.releases import release_routes
 from indexrelay.admin.resources import AdminResources
+from indexrelay.admin.schedules import schedule_routes
 from indexrelay.admin.state import state_routes
 from indexrelay.admin.stream import stream_routes
-from indexrelay.admin.upkeep import upkeep_routes
 from indexrelay.schemas.diagnostics import describe_error, without_secrets
 from indexrelay.schemas.errors import IndexRelayError
 from indexrelay.schemas.loggers import get_logger
@@ -126,7 +129,10 @@ def create_admin_app(resources: AdminResources, *, page: Path = PAGE) -> FastAPI
         component_routes(resources),
         history_routes(resources),
         backup_routes(resources),
-        upkeep_routes(resources),
+        dead_letter_routes(resources),
+        schedule_routes(resources),
+        alert_routes(resources),
+        audit_routes(resources),
     ):
         app.include_router(router, prefix=PREFIX)
 

@@ -42,6 +42,8 @@ from indexrelay.schemas.names import shortened
 from indexrelay.schemas.progress import BuildStep
 from indexrelay.schemas.versions import Release, VersionManifest, root_collections
 
+SHORT: Final = 200
+"""Characters of an id or a word that somebody else gave."""
 MOST_READERS: Final = 1000
 """Readers that the document names; the rest is counted."""
 MOST_CELLS: Final = 20_000
