@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import Route, expect
 
 from tests.browser.conftest import Visiting
+from tests.browser.installation import OPERATOR, VIEWER
 
 pytestmark = pytest.mark.server
 
@@ -41,6 +42,28 @@ def test_a_login_whose_cookie_is_not_kept_says_so(visiting: Visiting) -> None:
     button.click()
     expect(page.get_by_role("alert")).to_contain_text("did not keep its cookie")
     expect(button).to_be_enabled()
+
+
+def test_a_login_in_another_tab_disarms_this_one_for_others_only(visiting: Visiting) -> None:
+    visit = visiting(route="components/similar")
+    visit.allowed.append("403 (Forbidden)")
+    page = visit.page
+    origin = visit.site.url.rstrip("/")
+    dialog = page.get_by_role("dialog")
+    for who, verb in ((OPERATOR, "Pause"), (OPERATOR, "Resume"), (VIEWER, "Pause")):
+        name, password = who
+        page.context.request.post(  # as another tab does: the cookie is one for all
+            f"{origin}/api/admin/login",
+            data={"user": name, "password": password},
+            headers={"Origin": origin},
+        )
+        page.get_by_role("button", name=verb).click()
+        if verb == "Pause":
+            dialog.get_by_label("Reason").fill("to see")
+        dialog.get_by_role("button", name=verb).click()
+        if who == OPERATOR:
+            expect(dialog).to_have_count(0)
+    expect(dialog).to_contain_text("somebody else has logged in here")
 
 
 def test_escape_hides_nothing_of_what_becomes_of_an_action(visiting: Visiting) -> None:

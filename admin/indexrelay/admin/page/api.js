@@ -30,6 +30,13 @@ export function onSignedOut(listener) {
   return () => listeners.delete(listener);
 }
 
+let whoNow = null;
+
+/** Be asked who it is when something is refused: another tab may have logged in anew. True: the same person. */
+export function onRefused(ask) {
+  whoNow = ask;
+}
+
 /** The token that unsafe requests of this session carry. */
 export function setToken(token) {
   csrf = token ?? null;
@@ -61,7 +68,20 @@ async function request(method, path, { body, accept, signal, headers = {} } = {}
   }
   setServerTime(response.headers.get("Date"));
   if (response.ok || response.status === 304) return response;
-  throw await failure(response, path);
+  const error = await failure(response, path);
+  if (error.status !== 403 || method === "GET" || whoNow === null) throw error;
+  const renew = whoNow;
+  whoNow = null; // once: what is refused again is refused
+  try {
+    if (!(await renew())) {
+      const detail = "somebody else has logged in here, in another tab; nothing was done";
+      throw new ApiError(403, { title: "Another login", detail });
+    }
+    if (!error.detail.includes("X-CSRF-Token")) throw error;
+    return await request(method, path, { body, accept, signal, headers });
+  } finally {
+    whoNow = renew;
+  }
 }
 
 async function failure(response, path) {

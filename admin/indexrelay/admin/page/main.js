@@ -22,7 +22,7 @@ import {
   useState,
   verdictLook,
 } from "./parts.js";
-import { onSignedOut, setToken } from "./api.js";
+import { onRefused, onSignedOut, setToken } from "./api.js";
 import { ahead, latest, start, stop } from "./stream.js";
 
 // In the order of the navigation. `group` is a title above the first view that has it.
@@ -383,6 +383,8 @@ function Frame({ me, onLogout }) {
 
 function App() {
   const [me, setMe] = useState(undefined);
+  const person = useRef(null);
+  person.current = me;
   const [why, setWhy] = useState(null);
   const [error, setError] = useState(null);
   const ask = async () => {
@@ -404,6 +406,13 @@ function App() {
   };
   useEffect(() => {
     ask();
+    onRefused(async () => {
+      const who = await api.get("me");
+      const before = person.current;
+      setToken(who.csrf);
+      setMe(who);
+      return who.user === before?.user && who.role === before?.role;
+    });
     return onSignedOut(() => {
       stop();
       setMe((before) => {

@@ -139,7 +139,7 @@ function Rebuild({ me, live, rebuilders }) {
     done=${`A rebuild of ${name} was asked for.`}
   >
     <${Check} label="From scratch" hint="Nothing of the last version is continued, and every file is checked again. It takes longer." checked=${full} onChange=${setFull} />
-    <${Check} label="Although entries went" hint="Also if more entries went than max_shrink allows. Nothing else is forced." checked=${force} onChange=${setForce} />
+    <${Check} label="Allow it to shrink" hint="Release it even if more entries went than max_shrink allows." checked=${force} onChange=${setForce} />
   <//>`;
 }
 

@@ -47,9 +47,12 @@ export function usePages({ path, field, key, events = [] }) {
   }, [path]);
 
   async function older() {
+    const mine = asked.current;
     setBusy(true);
     try {
       const found = await page(list.next);
+      // A new first page may not reach these any more: then they are asked for once more.
+      if (mine !== asked.current) return;
       setList((before) => ({ answer: before.answer, rows: [...before.rows, ...found[field]], next: found.next ?? null }));
       setError(null);
     } catch (raised) {
