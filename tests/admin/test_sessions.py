@@ -1,7 +1,9 @@
 """Sessions: what a cookie says, and what ends it."""
 
 import stat
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,69 @@ def test_a_session_that_was_logged_out_is_over_for_copies_of_its_cookie_and_afte
     for each in (sessions, there.started()):
         assert each.read(cookie) is None
         assert each.read(other) is not None
+
+
+def test_a_session_that_one_process_ends_is_over_in_every_other_and_stays_so(
+    there: Installation, tmp_path: Path
+) -> None:
+    one, two = there.started(), there.started()
+    cookies = [one.begin("user", "ada") for _ in range(4)]
+    for number, cookie in enumerate(cookies):
+        ender, other = (one, two) if number % 2 else (two, one)
+        ender.end(read(ender, cookie))
+        assert other.read(cookie) is None, "though it began with another file"
+    for each in (one, two, there.started()):
+        assert [each.read(cookie) for cookie in cookies] == [None] * 4
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_processes_that_end_sessions_at_once_undo_nothing_of_each_other(
+    there: Installation,
+) -> None:
+    there.most = 100
+    several = [there.started() for _ in range(4)]
+    cookies = [several[0].begin("user", "ada") for _ in range(32)]
+    sessions = [read(several[0], cookie) for cookie in cookies]
+    together = threading.Barrier(len(several), timeout=10)
+
+    def end(number: int) -> None:
+        together.wait()
+        for session in sessions[number :: len(several)]:
+            several[number].end(session)
+
+    with ThreadPoolExecutor(len(several)) as threads:
+        list(threads.map(end, range(len(several))))
+    for each in (*several, there.started()):
+        assert [each.read(cookie) for cookie in cookies] == [None] * len(cookies)
+
+
+def test_sessions_that_too_many_others_ended_are_over_in_a_process_that_ended_none(
+    there: Installation,
+) -> None:
+    there.most = 3
+    one, two = there.started(), there.started()
+    cookies = [one.begin("user", "ada") for _ in range(6)]
+    there.clock.advance(1)
+    for cookie in cookies[:4]:
+        one.end(read(one, cookie))
+    assert [two.read(cookie) for cookie in cookies] == [None] * 6
+    assert two.read(two.begin("user", "ben")) is not None
+
+
+def test_what_could_not_be_written_is_with_the_next_that_is(
+    there: Installation, tmp_path: Path
+) -> None:
+    one, two = there.started(), there.started()
+    cookies = [one.begin("user", "ada") for _ in range(3)]
+    file = tmp_path / "ended.json"
+    file.mkdir()  # nothing can be read there, and nothing replaces it
+    one.end(read(one, cookies[0]))
+    assert one.read(cookies[0]) is None
+    file.rmdir()
+    two.end(read(two, cookies[1]))
+    one.end(read(one, cookies[2]))
+    for each in (one, two, there.started()):
+        assert [each.read(cookie) for cookie in cookies] == [None] * 3
 
 
 def test_too_many_logged_out_sessions_end_all_that_were_begun_before(there: Installation) -> None:

@@ -6,9 +6,11 @@ a restart of the service ends nobody's session. It ends by its age, when it is l
 the settings know another password, or none, for that name.
 
 What was logged out is kept in a file until its age would have ended it: the cookie may have been
-copied before.
+copied before. All admin processes on one data folder share it, so that a session that one of them
+ends is over for all of them at their next request.
 """
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -16,7 +18,8 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,8 +29,13 @@ from itsdangerous import BadData, TimestampSigner, URLSafeTimedSerializer
 
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
-from indexrelay.schemas.files import make_private_folder, open_private
-from indexrelay.schemas.loggers import get_logger
+from indexrelay.schemas.files import (
+    LockWaits,
+    make_private_folder,
+    open_private,
+    wait_for_lock,
+)
+from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.settings import Settings
 
 log = get_logger(__name__)
@@ -40,6 +48,8 @@ MAX_COOKIE: Final = 2000
 """Characters; ours have some 200."""
 MAX_ENDED: Final = 10_000
 """Sessions that are kept as logged out. One more ends all that were begun before."""
+_LOCK_SECONDS: Final = 5.0
+"""For which another process is waited for that writes the file; that takes milliseconds."""
 _KEY_BYTES: Final = 32
 _LEAST_KEY_BYTES: Final = 32
 _MOST_KEY_BYTES: Final = 1000
@@ -123,10 +133,12 @@ class Session:
 
 
 class EndedSessions:
-    """The sessions that were logged out; safe to use from any thread.
+    """The sessions that were logged out, of all admin processes on one data folder; safe to use
+    from any thread.
 
-    A file that cannot be read or written is a warning: what was logged out counts as long as this
-    process runs.
+    The file is what counts: it is read again whenever another process has replaced it, and added to
+    under a lock. Where it cannot be read or written that is a warning, and what was logged out here
+    counts as long as this process runs.
     """
 
     def __init__(self, path: Path, *, clock: Clock, most: int = MAX_ENDED) -> None:
@@ -134,52 +146,127 @@ class EndedSessions:
         self._clock = clock
         self._most = most
         self._lock = threading.Lock()
+        """Of what follows; never held while another process is waited for."""
+        self._writing = threading.Lock()
+        self._waits = LockWaits(clock)
         self._ended: dict[str, float] = {}
         """When the session would have ended anyhow, by its id."""
+        self._unwritten: dict[str, float] = {}
+        """Those of them that the file may not have."""
         self._floor = 0.0
         """Sessions that were begun before this are ended."""
-        self._read()
+        self._stamp: tuple[int, ...] | None = None
+        """Of the file that was read last; ``None``: there was none."""
+        self._was_read = False
+        self._failed = LogOnce()
+        self._renew()
 
     def add(self, session: Session) -> None:
-        """End a session."""
+        """End a session, here at once, and for the other processes with the file."""
         with self._lock:
-            now = self._clock.now().timestamp()
-            self._ended = {each: until for each, until in self._ended.items() if until > now}
-            self._ended[session.id] = session.ends_at.timestamp()
-            if len(self._ended) > self._most:
-                self._ended, self._floor = {}, now
+            self._ended[session.id] = self._unwritten[session.id] = session.ends_at.timestamp()
+        with self._writing, self._alone():
+            self._renew()
+            self._prune()
             self._write()
 
     def __contains__(self, session: Session) -> bool:
-        """Whether it was logged out."""
+        """Whether it was logged out, here or by another process."""
+        self._renew()
         with self._lock:
             return session.id in self._ended or session.began_at.timestamp() < self._floor
 
-    def _read(self) -> None:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process reads, adds and writes meanwhile, unless the lock cannot be had."""
+        with ExitStack() as stack:
+            try:
+                make_private_folder(self._path.parent)
+                lock = self._path.with_name(f".{self._path.name}.lock")
+                file = stack.enter_context(open_private(lock, "ab"))
+                taken = wait_for_lock(
+                    file.fileno(),
+                    fcntl.LOCK_EX,
+                    name="admin sessions",
+                    waits=self._waits,
+                    clock=self._clock,
+                    most_seconds=_LOCK_SECONDS,
+                )
+                if not taken:
+                    log.warning("admin.sessions_not_locked", path=str(lock))
+            except OSError as error:
+                log.warning("admin.sessions_not_locked", path=str(self._path), error=str(error))
+            yield
+
+    def _renew(self) -> None:
+        """Read the file if it is not the one that was read last."""
+        with self._lock:
+            failed: dict[str, str] = {}
+            try:
+                stamp = _stamp_of(self._path)
+                if stamp == self._stamp and self._was_read:
+                    return
+                if stamp is not None:
+                    self._take(self._path.read_bytes())
+                self._stamp, self._was_read = stamp, True
+            except FileNotFoundError:
+                pass  # between the two: the next time shows what there is
+            except OSError as error:
+                failed = {str(self._path): str(error)}
+                if not self._was_read:
+                    # Who logged out is unknown, so everybody logs in once more.
+                    self._floor, self._was_read = self._clock.now().timestamp(), True
+            for path, why in self._failed.new(failed).items():
+                log.warning("admin.sessions_unreadable", path=path, error=why)
+
+    def _take(self, content: bytes) -> None:
         try:
-            found = json.loads(self._path.read_bytes())
-            floor, ended = float(found["floor"]), dict(found["ended"])
-            self._ended = {str(each): float(until) for each, until in ended.items()}
-            self._floor = floor
-        except FileNotFoundError:
-            pass
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            # Who logged out is unknown, so everybody logs in once more.
+            found = json.loads(content)
+            floor = float(found["floor"])
+            ended = {str(each): float(until) for each, until in dict(found["ended"]).items()}
+        except (ValueError, TypeError, KeyError) as error:
             self._floor = self._clock.now().timestamp()
             log.warning("admin.sessions_unreadable", path=str(self._path), error=str(error))
+        else:
+            self._floor = max(self._floor, floor)
+            self._ended = ended | self._unwritten
+
+    def _prune(self) -> None:
+        with self._lock:
+            now = self._clock.now().timestamp()
+            self._ended = {each: until for each, until in self._ended.items() if until > now}
+            if len(self._ended) > self._most:
+                self._ended, self._floor = {}, now
 
     def _write(self) -> None:
-        draft = self._path.with_name(f".{self._path.name}.part")
-        content = json.dumps({"floor": self._floor, "ended": self._ended}).encode()
+        draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}.part")
+        with self._lock:
+            told = dict(self._unwritten)
+            content = json.dumps({"floor": self._floor, "ended": self._ended}).encode()
         try:
-            make_private_folder(self._path.parent)
-            with open_private(draft, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
+            try:
+                with open_private(draft, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.replace(self._path)
+            finally:
+                draft.unlink(missing_ok=True)
         except OSError as error:
             log.warning("admin.sessions_not_written", path=str(self._path), error=str(error))
+            return
+        with self._lock:
+            for each in told:
+                self._unwritten.pop(each, None)
+
+
+def _stamp_of(path: Path) -> tuple[int, ...] | None:
+    """What changes whenever the file is replaced; ``None``: there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 class Sessions:
