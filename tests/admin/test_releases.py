@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from indexrelay.storage.catalog import inbox
 from indexrelay.testing import MakePipeline, Pipeline
 from tests.admin.desk import Desk, desk_of
 
@@ -143,6 +144,29 @@ def test_what_is_held_or_paused_moves_on_when_somebody_says_so(desk: Desk) -> No
     near = desk.post("components/cach/hold", status=404)["detail"]
     assert "cache" in near
     desk.post("components/cache/explode", status=404)
+
+
+def test_what_is_held_or_paused_already_is_not_changed_by_being_so_again(desk: Desk) -> None:
+    for verb in ("hold", "pause"):
+        done = [
+            desk.post(f"components/cache/{verb}", status=200, reason=reason)["changed"]
+            for reason in ("good", "good", "better", "better")
+        ]
+        assert done == [True, False, True, False], verb
+    assert desk.pipeline.store.release_numbers() == [4, 3, 2, 1], "one for each reason"
+    release = desk.pipeline.store.newest_release()
+    assert release is not None
+    assert release.holds["cache"].reason == "better"
+
+
+def test_a_resume_and_a_lift_are_done_although_no_rebuild_can_be_asked_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.post("components/cache/hold", status=200)
+    desk.post("components/cache/pause", status=200)
+    monkeypatch.setattr(inbox, "MAX_OPEN_REQUESTS", 0)
+    assert desk.post("components/cache/resume", status=200)["changed"]
+    assert desk.post("components/cache/lift", status=200)["changed"]
 
 
 def test_several_holds_are_lifted_in_one_release_under_a_name(desk: Desk) -> None:

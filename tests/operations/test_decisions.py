@@ -1,10 +1,12 @@
 """What people decide: committed, announced, and in the audit log under their name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import fakeredis
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from indexrelay.operations.decisions import Decisions
 from indexrelay.schemas.messages import Event, ReleasePublished
@@ -12,6 +14,7 @@ from indexrelay.schemas.settings import Settings
 from indexrelay.storage.artifacts import ArtifactStore, ComponentNotReleasedError
 from indexrelay.storage.audit import AuditLog
 from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.errors import TooManyRequestsError
 from indexrelay.streams import Connection, Keys
 from indexrelay.streams.consumer import deliveries_of, entries_in
 from tests.storage.artifacts.samples import make_release, make_version
@@ -109,3 +112,24 @@ def test_a_decision_stands_where_nobody_can_be_told(installed: Installed) -> Non
     installed.is_away = True
     assert installed.decisions.hold(["maps"], reason="good").number == 2
     assert installed.audited() == [("held", "admin/ada", "maps")]
+
+
+def _full(_: str) -> None:
+    raise TooManyRequestsError(1000)
+
+
+def _locked(_: str) -> None:
+    raise OperationalError("insert", {}, Exception("the database is locked"))
+
+
+@pytest.mark.parametrize("ask", [_full, _locked])
+def test_what_is_resumed_or_lifted_is_so_where_no_rebuild_can_be_asked_for(
+    installed: Installed, ask: Callable[[str], None]
+) -> None:
+    make_release(installed.store, maps=make_version(installed.store, "maps", b"0"))
+    decisions = replace(installed.decisions, ask=ask)
+    decisions.pause(["maps"], reason="for now")
+    decisions.hold(["maps"], reason="good")
+    assert decisions.resume(["maps"]) == ["maps"]
+    assert decisions.lift(["maps"], reason="go on")[1] == ["maps"]
+    assert [action for action, *_ in installed.audited()] == ["paused", "held", "resumed", "lifted"]

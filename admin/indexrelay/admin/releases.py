@@ -51,7 +51,6 @@ from indexrelay.storage.artifacts.history import (
     release_history,
     versions_of,
 )
-from indexrelay.storage.errors import TooManyRequestsError
 
 MOST_RELEASES: Final = 200
 """On one page."""
@@ -214,7 +213,7 @@ class Decided(Fact):
 
     component: str
     changed: bool
-    """Whether it was not so already."""
+    """Whether it was not so already, for the reason that is given."""
     release: int | None = None
     """The release that holds it, or holds it no longer."""
 
@@ -401,7 +400,6 @@ def refusing() -> Iterator[None]:
         ReleaseNotWholeError,
         ReleaseUnreadableError,
         SigningRefusedError,
-        TooManyRequestsError,
     ) as error:
         raise RefusedError(409, shown(str(error))) from error
 
@@ -430,8 +428,9 @@ def decision_state(hold: Hold) -> DecisionState:
 
 
 def _pause(decisions: Decisions, name: str, reason: str) -> Decided:
+    before = decisions.catalog().attempts.paused().get(name)
     decisions.pause([name], reason=reason)
-    return Decided(component=name, changed=True)
+    return Decided(component=name, changed=before is None or before.reason != reason)
 
 
 def _resume(decisions: Decisions, name: str, _: str) -> Decided:
@@ -439,8 +438,10 @@ def _resume(decisions: Decisions, name: str, _: str) -> Decided:
 
 
 def _hold(decisions: Decisions, name: str, reason: str) -> Decided:
+    before = decisions.store.newest_release()
     release = decisions.hold([name], reason=reason)
-    return Decided(component=name, changed=True, release=release.number)
+    changed = before is None or before.number != release.number
+    return Decided(component=name, changed=changed, release=release.number)
 
 
 def _lift(decisions: Decisions, name: str, reason: str) -> Decided:

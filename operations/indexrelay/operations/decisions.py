@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.schemas.clock import Clock, SystemClock
 from indexrelay.schemas.errors import IndexRelayError
@@ -45,7 +46,8 @@ class Decisions:
     source: str
     """For the events."""
     ask: Callable[[str], object]
-    """Asks for a rebuild of what is due; takes the reason."""
+    """Asks for a rebuild of what is due; takes the reason. Where it fails the decision stands: a
+    rebuilder finds what is due at its next look."""
     clock: Clock = SystemClock()  # noqa: RUF009 - it has no state
 
     def pause(self, names: Sequence[str], *, reason: str) -> None:
@@ -117,7 +119,10 @@ class Decisions:
         return rolled
 
     def _ask(self, what: str, names: Sequence[str]) -> None:
-        self.ask(shortened(f"{what} {', '.join(names)}", _MAX_REASON))
+        try:
+            self.ask(shortened(f"{what} {', '.join(names)}", _MAX_REASON))
+        except (RedisError, SQLAlchemyError, IndexRelayError, OSError) as error:
+            log.warning("decision.rebuild_not_asked", components=list(names), error=str(error))
 
     def _announce(self, release: Release) -> None:
         announce_release(

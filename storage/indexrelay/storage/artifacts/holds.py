@@ -3,7 +3,7 @@
 Nothing is committed here. What those serve who wait for a canary is decided on as well.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from indexrelay.schemas.names import MAX_ERROR, shortened
@@ -15,13 +15,32 @@ from indexrelay.storage.errors import (
 )
 
 
-def with_holds(newest: Release, *, components: Collection[str], hold: Hold) -> Release:
-    """``newest``, with these components held at the versions that they have."""
+def with_holds(newest: Release, *, components: Collection[str], hold: Hold) -> Release | None:
+    """``newest``, with these components held at the versions that they have; ``None``: all of them
+    are, by a person and for that reason."""
     _check_released(components, newest)
-    held = dict.fromkeys(components, hold)
-    reason = _decision(f"held {_listed(components)}", hold.reason)
+    held = {
+        name: hold
+        for name in components
+        if not all(_says(hold, each.get(name)) for each in _holds_for(name, newest))
+    }
+    if not held:
+        return None
+    reason = _decision(f"held {_listed(held)}", hold.reason)
     update = {"holds": newest.holds | held, "reason": reason}
     return newest.model_copy(update=update | _for_the_others(newest, lambda holds: holds | held))
+
+
+def _holds_for(component: str, release: Release) -> Iterator[Mapping[str, Hold]]:
+    """The holds that name a component: of most readers, and of those who wait for a canary."""
+    yield release.holds
+    if release.canary is not None and component in release.canary.components:
+        yield release.canary.holds
+
+
+def _says(hold: Hold, held: Hold | None) -> bool:
+    """Whether what is held says the same, but for since when."""
+    return held is not None and (held.reason, held.refused) == (hold.reason, hold.refused)
 
 
 def without_holds(newest: Release, *, components: Collection[str], reason: str) -> Release | None:

@@ -348,7 +348,8 @@ class ArtifactStore:
         return self._releases.sign(number)
 
     def hold(self, *components: str, reason: str) -> Release:
-        """Keep components at the versions that they have, until `lift`.
+        """Keep components at the versions that they have, until `lift`; the newest release if all
+        of them are held for that reason.
 
         Raises:
             ComponentNotReleasedError: the newest release does not have one of them.
