@@ -1,12 +1,13 @@
 """The page of a component, its versions, and two of them compared."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from indexrelay.admin.components import bounded
+from indexrelay.admin.components import _tried, bounded
 from indexrelay.schemas.gates import RECALL
 from indexrelay.testing import MakePipeline, Pipeline
 from tests.admin.desk import Desk, desk_of
@@ -137,3 +138,19 @@ def test_values_of_others_are_cut_in_length_breadth_and_depth() -> None:
     wide = bounded({str(number): number for number in range(1000)})
     assert (len(wide), wide["…"]) == (101, "900 more")
     assert bounded([None, True, 1.5]) == [None, True, 1.5]
+
+
+@pytest.mark.parametrize(
+    "figure", [10**400, -(10**400), float("inf"), float("nan"), True, "7", 1e308]
+)
+def test_a_figure_that_is_no_number_is_left_out(figure: object) -> None:
+    attempt = dict.fromkeys(("rows", "recall", "milliseconds", "bytes", "seconds"), figure)
+    assert json.loads(json.dumps(bounded(attempt), allow_nan=False)).keys() == attempt.keys()
+    tried = _tried(attempt, "Flat", 0)
+    assert tried.recall == (figure if figure == 1e308 else None)
+    assert tried.latency_us is None
+    json.dumps(tried.model_dump(mode="json"), allow_nan=False)
+
+
+def test_a_whole_number_that_nobody_reads_is_cut() -> None:
+    assert bounded(10**10_000) == "…"

@@ -9,9 +9,10 @@ who serves it, in the last look. Details and parameters are a kind's own, or a u
 shown as text, and cut.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeGuard
 
 from fastapi import APIRouter, Path, Query
 
@@ -38,6 +39,7 @@ _MOST_READERS: Final = 100
 _TEXT, _ITEMS, _DEPTH = 500, 100, 5
 """Characters of one value of a kind's own, entries of one list or table, and how deep they lie."""
 _CUT: Final = "…"
+_MOST_BITS: Final = 10_000
 _OWN: Final = ("index", "reason", "attempts", "trials", "effort", "parts")
 """The details that are laid out, and not listed among the others."""
 
@@ -483,8 +485,12 @@ def _checks(a: VersionView, b: VersionView) -> Iterator[ComparedCheck]:
 def bounded(value: Any, depth: int = _DEPTH) -> Any:
     """A value of JSON that anybody may have written, of a size that a page can show."""
     match value:
-        case None | bool() | int() | float():
+        case None | bool():
             return value
+        case int() if value.bit_length() > _MOST_BITS:  # Python refuses to write long ones
+            return _CUT
+        case int() | float():
+            return value if is_finite(value) else shown(str(value), _TEXT)
         case str():
             return shown(value, _TEXT)
         case Mapping() if depth:
@@ -506,16 +512,24 @@ def _tables(value: object) -> list[Mapping[str, Any]]:
     return [each for each in value[:_ITEMS] if isinstance(each, Mapping)]
 
 
+def is_finite(value: object) -> TypeGuard[int | float]:
+    """Whether a value of JSON is a number that a float holds, and neither infinite nor NaN."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
+
+
 def _figure(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else None  # type: ignore[arg-type]
+    return float(value) if is_finite(value) else None
 
 
 def _whole(value: object) -> int | None:
-    figure = _figure(value)
-    return None if figure is None else int(figure)
+    return int(value) if is_finite(value) else None
 
 
 def _microseconds(milliseconds: object) -> float | None:
     figure = _figure(milliseconds)
-    return None if figure is None else figure * 1000
+    return None if figure is None else _figure(figure * 1000)

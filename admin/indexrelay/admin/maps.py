@@ -25,8 +25,9 @@ import threading
 import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from fastapi import APIRouter, Path, Query, Request
@@ -35,6 +36,7 @@ from pydantic import BaseModel
 from pydantic_core import from_json
 from starlette.responses import Response
 
+from indexrelay.admin.components import is_finite
 from indexrelay.admin.resources import AdminResources
 from indexrelay.admin.version_cache import FieldError, LookThreads, Named, VersionCache
 from indexrelay.components.projection import ProjectionMap
@@ -68,7 +70,7 @@ _BLOCK_BYTES: Final = 16 * 1024 * 1024
 """Of the payloads of a block."""
 _MOST_READ: Final = 6
 """Entries that are gone through for a point's value, at most."""
-_CHARTS: Final = 3
+_FOUND: Final = 24
 _COLOURS: Final = 24
 _WITH_TEXTS: Final = ("search", "text_index", "vector_index")
 """Kinds that hold entries, those first that also hold their texts."""
@@ -163,16 +165,28 @@ class MapColours(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Drawn:
+    """The array of a map."""
+
+    shown: RowNumbers | None
+    """The map's rows of the points, in increasing order; ``None``: every one."""
+    body: bytes
+    gzipped: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chart:
     """One version of a map, as it is sent."""
 
     named: Named
     opened: ServedComponent
     """Stays open as long as this is used."""
-    shown: RowNumbers | None
-    """The map's rows of the points, in increasing order; ``None``: every one."""
-    body: bytes
-    gzipped: bytes
+    drawn: _Drawn
+
+    @property
+    def shown(self) -> RowNumbers | None:
+        """The map's rows of the points, in increasing order; ``None``: every one."""
+        return self.drawn.shown
 
     @property
     def projection(self) -> ProjectionMap:
@@ -199,7 +213,9 @@ class Maps:
         self._versions = versions
         self._max_points = max_points
         self._lock = threading.Lock()
-        self._charts: OrderedDict[tuple[str, str], Chart] = OrderedDict()
+        self._drawn: WeakKeyDictionary[ServedComponent, _Drawn] = WeakKeyDictionary()
+        """Kept for as long as the version stays open."""
+        self._found: OrderedDict[tuple[str, str], Named] = OrderedDict()
         self._colours: OrderedDict[tuple[str, str, str], MapColours] = OrderedDict()
 
     def summaries(self) -> MapList:
@@ -240,13 +256,6 @@ class Maps:
             IndexRelayError: it is not intact.
         """
         named = self._known(component, version) or self._versions.found(component, version)
-        key = component, named.version
-        with self._lock:
-            chart = self._charts.pop(key, None)
-            if chart is not None:
-                # A later release may name the same map beside other components.
-                chart = self._charts[key] = replace(chart, named=named)
-                return chart
         opened = self._versions.open(named)
         if not isinstance(opened.value, ProjectionMap):
             raise FieldError(
@@ -254,12 +263,18 @@ class Maps:
                 f"{component} is no map but a {opened.manifest.kind}: a map is a component of the "
                 "kind projection",
             )
-        chart = _chart(named, opened, self._max_points)
         with self._lock:
-            self._charts[key] = chart
-            while len(self._charts) > _CHARTS:
-                self._charts.popitem(last=False)
-        return chart
+            drawn = self._drawn.get(opened)
+        if drawn is None:
+            drawn = _drawn(opened.value, self._max_points)
+        key = component, named.version
+        with self._lock:
+            self._drawn[opened] = drawn
+            self._found[key] = named  # a later release may name it beside other components
+            self._found.move_to_end(key)
+            while len(self._found) > _FOUND:
+                self._found.popitem(last=False)
+        return Chart(named=named, opened=opened, drawn=drawn)
 
     def entries(self, component: str, version: str | None, rows: Sequence[int]) -> MapEntries:
         """What entries are, in the order of ``rows``.
@@ -319,8 +334,7 @@ class Maps:
         if version is None or newest.components.get(component) == version:
             return None
         with self._lock:
-            chart = self._charts.get((component, version))
-        return None if chart is None else chart.named
+            return self._found.get((component, version))
 
     def _values(self, chart: Chart, field: str) -> list[Any]:
         """The values of a field by row; ``None``: the entry has none.
@@ -408,9 +422,8 @@ def holders(
     return sorted(found, key=lambda component: (kinds.index(manifests[component].kind), component))
 
 
-def _chart(named: Named, opened: ServedComponent, most: int) -> Chart:
+def _drawn(projection: ProjectionMap, most: int) -> _Drawn:
     """The array of a map, and the rows that are in it."""
-    projection: ProjectionMap = opened.value
     keys = np.fromiter(
         (zlib.crc32(each.encode("utf-8", "surrogatepass")) for each in projection.ids),
         dtype=np.uint32,
@@ -422,13 +435,8 @@ def _chart(named: Named, opened: ServedComponent, most: int) -> Chart:
         shown = np.sort(np.argpartition(keys, most)[:most]).astype(np.int64)
         keys, coordinates = keys[shown], coordinates[shown]
     body = coordinates.astype("<f4").tobytes() + keys.astype("<u4").tobytes()
-    return Chart(
-        named=named,
-        opened=opened,
-        shown=shown,
-        body=body,
-        gzipped=gzip.compress(body, compresslevel=1, mtime=0),
-    )
+    gzipped = gzip.compress(body, compresslevel=1, mtime=0)
+    return _Drawn(shown=shown, body=body, gzipped=gzipped)
 
 
 def _shown(row: int, entry_id: str, entry: Entry | None) -> MapEntry:
@@ -491,18 +499,9 @@ def _fields_of(payloads: Iterable[Any]) -> list[MapField]:
 
 def _kind_of(values: Sequence[Any]) -> Literal["category", "number"]:
     """Numbers where nearly all of them are, and more than have a colour each."""
-    numbers = [value for value in values if _is_number(value)]
+    numbers = [value for value in values if is_finite(value)]
     is_number = len(numbers) >= 0.9 * len(values) and len(set(numbers)) > MAX_CATEGORIES
     return "number" if is_number else "category"
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number beyond what a float holds
-        return False
 
 
 def _label(value: Any) -> str:
@@ -550,7 +549,7 @@ def _categorised(values: Sequence[Any]) -> tuple[NDArray[np.uint8], list[FieldLa
 def _binned(values: Sequence[Any]) -> tuple[NDArray[np.uint8], list[FieldLabel]]:
     """Bins of about as many points each, so that one outlier does not take all the colours."""
     numbers = np.array(
-        [float(value) if _is_number(value) else math.nan for value in values], dtype=np.float64
+        [float(value) if is_finite(value) else math.nan for value in values], dtype=np.float64
     )
     there = numbers[np.isfinite(numbers)]
     edges = np.unique(np.quantile(there, np.linspace(0, 1, MAX_BINS + 1), method="lower"))
@@ -645,5 +644,5 @@ def _array_response(chart: Chart, asked: Mapping[str, str]) -> Response:
         return Response(status_code=304, headers=headers)
     if gzipped:
         headers["Content-Encoding"] = "gzip"
-    body = chart.gzipped if gzipped else chart.body
+    body = chart.drawn.gzipped if gzipped else chart.drawn.body
     return Response(body, headers=headers, media_type="application/octet-stream")

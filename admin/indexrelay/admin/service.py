@@ -22,6 +22,7 @@ from indexrelay.admin.resources import AdminResources
 from indexrelay.admin.state import StateWatch
 from indexrelay.admin.stream import EventStream
 from indexrelay.admin.version_cache import VersionCache
+from indexrelay.operations.observer import Observation
 from indexrelay.producers import Producer
 from indexrelay.producers.events import JobConnection
 from indexrelay.schemas.clock import Clock, SupervisedThread, SystemClock
@@ -109,7 +110,7 @@ class AdminService:
             clock=clock,
             events=self.events,
             drift=self._drift.of,
-            noting=self._history.add,
+            noting=self._note,
         )
         self._catalog, self._store = catalog, store
         self._listener: socket.socket | None = None
@@ -147,6 +148,11 @@ class AdminService:
             self._thread.join()
         self.state.stop()
         self._stack.close()
+
+    def _note(self, seen: Observation) -> None:
+        """What is done with each look, by its thread."""
+        self._history.add(seen)
+        self._versions.tidy()
 
     def _prepare(self) -> tuple[uvicorn.Server, socket.socket]:
         settings, clock = self._settings, self._clock

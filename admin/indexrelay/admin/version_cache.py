@@ -5,8 +5,10 @@ on answering for what a page still shows while the next release is on its way. B
 straight from the artifact store, as a reader does: every file is checked, and a manifest chooses
 only among the kinds that this process may run. Only what a kept release names is opened.
 
-A few stay open, and the one that was not used for the longest is let go of. It is closed by whoever
-uses it last, so a search that still runs in it is not disturbed.
+A few stay open, and the one that was not used for the longest is let go of; so is, after some
+minutes, what nobody asked for, and what no kept release names any more, whose space on the disk is
+free only then. It is closed by whoever uses it last, so a search that still runs in it is not
+disturbed.
 """
 
 import contextlib
@@ -15,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -34,6 +37,10 @@ from indexrelay.storage.errors import ReleaseUnreadableError, VersionUnreadableE
 MOST_OPEN: Final = 12
 """Versions: two releases of a map, of what it is searched by and of what is compared, and room for
 another person. They are mapped files, so one that nobody searches takes hardly any memory."""
+IDLE_SECONDS: Final = 600.0
+"""A version that nobody asked for in this time is let go of."""
+TIDY_SECONDS: Final = 60.0
+"""How often is looked for what can go."""
 _MANIFESTS: Final = 1024
 """Kept parsed: a few releases of many components."""
 
@@ -62,6 +69,22 @@ class Named:
     release: Release
 
 
+class _Turn:
+    """To open one version."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+@dataclass(slots=True)
+class _Open:
+    """A version that stays open."""
+
+    served: ServedComponent
+    asked_at: float
+    """Of the clock: when somebody asked for it last."""
+
+
 class VersionCache:
     """Opens versions that releases name, and keeps a few open; safe to use from many threads."""
 
@@ -85,8 +108,11 @@ class VersionCache:
         self._opener = Opener(store, definitions=definitions, clock=clock)
         self._most = most
         self._lock = threading.Lock()
-        self._opening = threading.Lock()
-        self._open: OrderedDict[tuple[str, str], ServedComponent] = OrderedDict()
+        self._opening: WeakValueDictionary[tuple[str, str], _Turn] = WeakValueDictionary()
+        """One for each version that is being opened, so that no other waits for a slow one."""
+        self._open: OrderedDict[tuple[str, str], _Open] = OrderedDict()
+        self._clock = clock
+        self._tidied_at = clock.monotonic()
         self._manifests: OrderedDict[tuple[str, str], VersionManifest] = OrderedDict()
         self._is_closed = False
 
@@ -185,7 +211,11 @@ class VersionCache:
         opened = self._known(key)
         if opened is not None:
             return opened
-        with self._opening:  # two who want the same one open it once
+        with self._lock:
+            turn = self._opening.get(key)
+            if turn is None:
+                turn = self._opening[key] = _Turn()
+        with turn.lock:  # two who want the same one open it once
             opened = self._known(key)
             if opened is not None:
                 return opened
@@ -193,11 +223,34 @@ class VersionCache:
             dropped: list[Any] = []  # closed outside of the lock
             with self._lock:
                 if not self._is_closed:
-                    self._open[key] = opened
+                    self._open[key] = _Open(opened, self._clock.monotonic())
                 while len(self._open) > self._most:
                     dropped.append(self._open.popitem(last=False))
             del dropped
             return opened
+
+    def tidy(self) -> None:
+        """Let go of what nobody asked for of late, and of what no kept release names.
+
+        It is called again and again, by any thread, and looks into the store once a minute while
+        anything is open. It never raises: where the store cannot be read, only age counts.
+        """
+        now = self._clock.monotonic()
+        with self._lock:
+            if now - self._tidied_at < TIDY_SECONDS or not self._open:
+                return
+            self._tidied_at = now
+        named: set[tuple[str, str]] | None = None
+        with contextlib.suppress(IndexRelayError, OSError):
+            named = {version for release in self._store.releases() for version in release.versions}
+        dropped: list[Any] = []  # closed outside of the lock
+        with self._lock:
+            for key, each in list(self._open.items()):
+                if each.asked_at > now:
+                    continue  # asked for since
+                if now - each.asked_at >= IDLE_SECONDS or (named is not None and key not in named):
+                    dropped.append(self._open.pop(key))
+        del dropped
 
     def close(self) -> None:
         """Let go of everything; what is still in use is closed by its last user. Safe twice."""
@@ -209,10 +262,12 @@ class VersionCache:
 
     def _known(self, key: tuple[str, str]) -> ServedComponent | None:
         with self._lock:
-            opened = self._open.get(key)
-            if opened is not None:
-                self._open.move_to_end(key)
-            return opened
+            found = self._open.get(key)
+            if found is None:
+                return None
+            self._open.move_to_end(key)
+            found.asked_at = self._clock.monotonic()
+            return found.served
 
 
 class LookThreads:

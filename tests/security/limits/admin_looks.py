@@ -2,15 +2,15 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from indexrelay.admin.lab import LabRequest
-from indexrelay.admin.maps import Maps, _chart, shown_payload
-from indexrelay.admin.version_cache import FieldError, Named, VersionCache
+from indexrelay.admin.maps import Maps, _drawn, shown_payload
+from indexrelay.admin.version_cache import FieldError, VersionCache
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.testing import FakeClock
 from tests.security.limits.table import Row, exercises
@@ -29,11 +29,11 @@ class Drawn:
 
 @exercises("points of a map that the admin page shows")
 def _points(row: Row, request: pytest.FixtureRequest) -> None:
-    opened: Any = SimpleNamespace(value=Drawn(row.number + 100))
-    most = Maps(_cache(request))._max_points
-    chart = _chart(cast("Named", None), opened, most)
-    assert len(chart.body) == 12 * row.number
-    assert chart.points == row.number
+    projection: Any = Drawn(row.number + 100)
+    drawn = _drawn(projection, Maps(_cache(request))._max_points)
+    assert len(drawn.body) == 12 * row.number
+    assert drawn.shown is not None
+    assert len(drawn.shown) == row.number
 
 
 @exercises("entries of a map in one answer")
