@@ -13,6 +13,7 @@ from indexrelay.admin.document import ERROR_CHARACTERS
 from indexrelay.admin.drift import DriftWatch
 from indexrelay.admin.sightings import GONE_FOR, MOST_GONE, RELEASES, LastRebuilds, Sightings
 from indexrelay.admin.state import LATE_SECONDS, RENEW_SECONDS
+from indexrelay.operations.metrics import samples_of
 from indexrelay.schemas.messages import LoadOutcome, RebuilderState
 from indexrelay.schemas.progress import BuildProgress, BuildStep
 from indexrelay.streams import Keys, Presence
@@ -207,6 +208,41 @@ def test_a_build_is_shown_with_its_step_and_its_share(pipeline: Pipeline, desk: 
             "share": share,
             "started_at": now.isoformat().replace("+00:00", "Z"),
             "elapsed_seconds": 2.0,
+def test_the_state_the_history_and_the_metrics_judge_a_reader_alike(
+    pipeline: Pipeline, desk: Desk
+) -> None:
+    commit(pipeline, "one")
+    reader = pipeline.reader("web")
+    pipeline.settle()
+    presence = Presence(pipeline.connection, Keys(pipeline.settings.namespace), "reader")
+    served = reader.state.components
+    other = served["cache"].model_copy(update={"version": served["other"].version})
+    nothing = served["cache"].model_copy(update={"version": None})
+
+    def judged(**changes: Any) -> tuple[str, int, int]:
+        state = reader.state.model_copy(update=changes)
+        presence.publish(state.member, state.model_dump_json().encode(), ttl_seconds=60)
+        pipeline.clock.advance(15)  # a sample of its own
+        shown = state_of(desk)["readers"]
+        pipeline.clock.advance(15)
+        desk.look()
+        sample = desk.get("history")["samples"][-1]
+        return shown["items"][0]["state"], shown["converged"], sample["converged"]
+
+    assert served["cache"].version != served["other"].version
+    assert judged() == ("serving", 1, 1)
+    assert judged(components={**served, "cache": other}) == ("behind", 0, 0)
+    assert judged(components={**served, "cache": nothing}) == ("behind", 0, 0)
+    assert judged(components={"cache": served["cache"]}) == ("serving", 1, 1)  # all it is to serve
+    assert judged(components={}) == ("starting", 0, 0)
+    assert judged(release=0) == ("starting", 0, 0)
+    assert judged(ready=False) == ("starting", 0, 0)
+    seen = desk.resources.state.required().look.seen
+    assert ("indexrelay_readers", (("state", "not_ready"),), 1) in {
+        (each.name, each.labels, each.value) for each in samples_of(seen)
+    }
+
+
             "rebuilder": "builder",
         }
         for step, share in (("verifying", None), ("building", 0.25))

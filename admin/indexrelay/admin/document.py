@@ -17,7 +17,6 @@ from typing import Final, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 from indexrelay.admin.sightings import LastRebuild, Sightings
-from indexrelay.health.redis import is_silent
 from indexrelay.health.status import (
     Code,
     ComponentHealth,
@@ -27,7 +26,7 @@ from indexrelay.health.status import (
 )
 from indexrelay.operations.alerts import described
 from indexrelay.operations.monitor import Look
-from indexrelay.operations.observer import Observation
+from indexrelay.operations.observer import Observation, reader_condition
 from indexrelay.schemas.gates import LATENCY, LATENCY_P99, RECALL
 from indexrelay.schemas.messages import (
     ComponentState,
@@ -543,11 +542,11 @@ def _readers(seen: Observation, sightings: Sightings) -> ReadersState:
     live, release = seen.facts.known_readers, seen.facts.release
     known = {*seen.facts.definitions, *(() if release is None else release.components)}
     views = [
-        _reader(member, state, release, known, gone=is_silent(state, member, seen.facts))
+        _reader(member, state, release, known, word=_word(member, state, seen))
         for member, state in live.items()
     ]
     gone = [
-        _reader(member, state, release, known, gone=True)
+        _reader(member, state, release, known, word="gone")
         for member, state in sightings.gone(live, seen.at).items()
     ]
     views.sort(key=lambda each: (each.label, each.id))  # those that are live come first
@@ -561,32 +560,36 @@ def _readers(seen: Observation, sightings: Sightings) -> ReadersState:
     )
 
 
+def _word(member: str, state: ReaderState, seen: Observation) -> ReaderWord:
+    """The observer's word for it, in the page's words: one that came just now has no release."""
+    condition = reader_condition(member, state, seen.facts)
+    return "starting" if condition == "behind" and not state.release else _WORDS[condition]
+
+
+_WORDS: Final[Mapping[str, ReaderWord]] = {
+    "silent": "gone",
+    "refusing": "refused",
+    "behind": "behind",
+    "serving": "serving",
+    "not_ready": "starting",
+}
+
+
 def _reader(
     member: str,
     state: ReaderState,
     release: Release | None,
     known: AbstractSet[str],
     *,
-    gone: bool,
+    word: ReaderWord,
 ) -> ReaderView:
+    gone = word == "gone"
     wanted = {} if release is None else release.for_reader(state.label).components
     served = {
         name: _served(component, wanted.get(name), gone=gone)
         for name, component in state.components.items()
         if name in known
     }
-    words = {each.state for each in served.values()}
-    word: ReaderWord
-    if gone:
-        word = "gone"
-    elif "refused" in words:
-        word = "refused"
-    elif release is not None and state.release < release.number:
-        word = "behind" if state.release else "starting"
-    elif not state.ready:
-        word = "starting"
-    else:
-        word = "behind" if words & {"behind", "missing"} else "serving"
     return ReaderView(
         id=member,
         label=state.label,

@@ -574,9 +574,11 @@ def _readers(seen: Observation) -> tuple[int | None, int | None]:
     """How many there are, and how many of them serve the newest release; of what is known."""
     if seen.facts.redis is None:
         return None, None
-    newest = 0 if seen.facts.release is None else seen.facts.release.number
-    states = seen.facts.known_readers.values()
-    return len(states), sum(reader_condition(each, newest) == "serving" for each in states)
+    found = [
+        reader_condition(member, state, seen.facts)
+        for member, state in seen.facts.known_readers.items()
+    ]
+    return len(found), found.count("serving")
 
 
 def _latencies(versions: Mapping[str, VersionManifest]) -> tuple[float | None, float | None]:

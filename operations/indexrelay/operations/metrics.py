@@ -275,7 +275,8 @@ def _of_processes(seen: Observation) -> Iterator[Sample]:
     redis = seen.facts.redis
     if redis is not None:
         states = [
-            reader_condition(state, seen.verdict.release) for state in seen.verdict.readers.values()
+            reader_condition(member, state, seen.facts)
+            for member, state in seen.verdict.readers.items()
         ]
         for each in READER_CONDITIONS:
             yield Sample("indexrelay_readers", (("state", each),), states.count(each))

@@ -22,6 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from indexrelay.health.facts import Facts, SourceFact
 from indexrelay.health.judge import judge
+from indexrelay.health.redis import is_silent
 from indexrelay.health.status import Verdict
 from indexrelay.health.survey import Survey
 from indexrelay.schemas.clock import Clock
@@ -377,15 +378,29 @@ def trigger_of(result: RebuildResult) -> str:
     return "batch" if result.batch_ids else "repair"
 
 
-def reader_condition(state: ReaderState, newest: int) -> str:
-    """One word for a reader: the first that is true of `READER_CONDITIONS`, in its order."""
-    if state.service_silent_since is not None:
+def reader_condition(member: str, state: ReaderState, facts: Facts) -> str:
+    """One word for a reader that is present: one of `READER_CONDITIONS`.
+
+    ``serving``: it has worked through the newest release, and has of each component that it names
+    the version that the release wants of it. One that is to serve something and names nothing is
+    not ready, whatever it says.
+
+    Args:
+        member: its name among the present ones.
+    """
+    if is_silent(state, member, facts):
         return "silent"
     if any(each.outcome is LoadOutcome.FAILED for each in state.components.values()):
         return "refusing"
-    if state.release < newest:
+    release = facts.release
+    if release is not None and state.release < release.number:
         return "behind"
-    return "serving" if state.ready else "not_ready"
+    wanted = {} if release is None else release.for_reader(state.label).components
+    if not state.ready or (wanted and not state.components):
+        return "not_ready"
+    served = {name: each.version for name, each in state.components.items()}
+    has_all = all(served.get(name, version) == version for name, version in wanted.items())
+    return "serving" if has_all else "behind"
 
 
 READER_CONDITIONS: Final = ("silent", "refusing", "behind", "serving", "not_ready")
