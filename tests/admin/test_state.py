@@ -112,6 +112,34 @@ def test_since_when_something_is_not_well_is_remembered(pipeline: Pipeline, desk
     assert problems["no_reader"] == began.isoformat().replace("+00:00", "Z")
 
 
+def test_what_was_so_at_the_first_look_is_said_to_be_so_at_least_since_then(
+    pipeline: Pipeline,
+) -> None:
+    def at_least(part: str, key: str) -> dict[str, bool]:
+        desk.look()
+        return {each[key]: each["at_least"] for each in desk.get(part)[part_of[part]]}
+
+    part_of = {"state": "problems", "alerts": "alerts"}
+    reader = pipeline.reader("web")
+    commit(pipeline, "one")
+    pipeline.settle()
+    with desk_of(pipeline) as desk:
+        assert at_least("state", "code") == {}
+        reader.stop()
+        assert at_least("state", "code") == {"no_reader": False}
+        assert False in at_least("alerts", "name").values()
+        pipeline.clock.advance(60)
+        desk.post("components/cache/pause", status=200, reason="a test")
+        decided = {"component_paused": False}  # the decision says when it was made
+        assert at_least("state", "code") == {"no_reader": False, **decided}
+    with desk_of(pipeline) as desk:  # a service that is started again
+        assert at_least("state", "code") == {"no_reader": True, **decided}
+        assert set(at_least("alerts", "name").values()) == {True}
+        with pipeline.without_redis():
+            assert at_least("state", "code")["redis_unreadable"] is False
+        assert at_least("state", "code") == {"no_reader": True, **decided}
+
+
 @pytest.fixture
 def two_kinds(indexrelay_pipeline: MakePipeline) -> Iterator[Desk]:
     pipeline = indexrelay_pipeline(
@@ -180,34 +208,6 @@ def test_a_reader_that_is_present_and_answers_nobody_is_gone(
         assert state_of(desk)["readers"]["items"][0]["state"] == "serving"
 
 
-def test_a_build_is_shown_with_its_step_and_its_share(pipeline: Pipeline, desk: Desk) -> None:
-    now = pipeline.clock.now()
-    state = RebuilderState(
-        rebuilder="builder",
-        host="host",
-        pid=1,
-        started_at=now,
-        updated_at=now,
-        release=0,
-        building=("cache", "other"),
-        progress={
-            "cache": BuildProgress(step=BuildStep.VERIFYING, share=None, started_at=now),
-            "other": BuildProgress(step=BuildStep.BUILDING, share=0.25, started_at=now),
-        },
-    )
-    Presence(pipeline.connection, Keys(pipeline.settings.namespace), "rebuilder").publish(
-        state.member, state.model_dump_json().encode(), ttl_seconds=60
-    )
-    order = desk.post("rebuilds", status=202)
-    pipeline.clock.advance(2)
-    shown = state_of(desk)
-    assert (shown["rebuild"]["state"], shown["rebuild"]["id"]) == ("running", order["id"])
-    assert [each["building"] for each in shown["components"]] == [
-        {
-            "step": step,
-            "share": share,
-            "started_at": now.isoformat().replace("+00:00", "Z"),
-            "elapsed_seconds": 2.0,
 def test_the_state_the_history_and_the_metrics_judge_a_reader_alike(
     pipeline: Pipeline, desk: Desk
 ) -> None:
@@ -243,6 +243,34 @@ def test_the_state_the_history_and_the_metrics_judge_a_reader_alike(
     }
 
 
+def test_a_build_is_shown_with_its_step_and_its_share(pipeline: Pipeline, desk: Desk) -> None:
+    now = pipeline.clock.now()
+    state = RebuilderState(
+        rebuilder="builder",
+        host="host",
+        pid=1,
+        started_at=now,
+        updated_at=now,
+        release=0,
+        building=("cache", "other"),
+        progress={
+            "cache": BuildProgress(step=BuildStep.VERIFYING, share=None, started_at=now),
+            "other": BuildProgress(step=BuildStep.BUILDING, share=0.25, started_at=now),
+        },
+    )
+    Presence(pipeline.connection, Keys(pipeline.settings.namespace), "rebuilder").publish(
+        state.member, state.model_dump_json().encode(), ttl_seconds=60
+    )
+    order = desk.post("rebuilds", status=202)
+    pipeline.clock.advance(2)
+    shown = state_of(desk)
+    assert (shown["rebuild"]["state"], shown["rebuild"]["id"]) == ("running", order["id"])
+    assert [each["building"] for each in shown["components"]] == [
+        {
+            "step": step,
+            "share": share,
+            "started_at": now.isoformat().replace("+00:00", "Z"),
+            "elapsed_seconds": 2.0,
             "rebuilder": "builder",
         }
         for step, share in (("verifying", None), ("building", 0.25))

@@ -24,6 +24,8 @@ class AlertView(Fact):
     state: Literal["pending", "firing"]
     """``pending``: not for long enough yet."""
     since: datetime
+    at_least: bool
+    """Whether it was so already when this process looked first: it may have begun before."""
     sentence: str
     advice: str
     labels: dict[str, str]
@@ -87,6 +89,7 @@ def _alert(alert: Alert, problems: Sequence[Problem]) -> AlertView:
         severity=alert.rule.severity,
         state="firing" if alert.state is AlertState.FIRING else "pending",
         since=datetime.fromtimestamp(alert.since, UTC),
+        at_least=alert.at_least,
         sentence=shown(sentence),
         advice=shown(advice),
         labels={name: shown(value, SHORT) for name, value in alert.labels},

@@ -75,6 +75,9 @@ class ProblemState(Fact):
     """Whether a person asked for it, or it follows from that alone."""
     since: datetime
     """Since when, as far as that is known; else when it was seen first."""
+    at_least: bool
+    """Whether it may have begun before ``since``: it was so when this process looked first, or when
+    it could look again."""
 
 
 class AlertState(Fact):
@@ -83,6 +86,8 @@ class AlertState(Fact):
     name: str
     severity: Severity
     since: datetime
+    at_least: bool = False
+    """As of a problem."""
     sentence: str
     advice: str
     labels: dict[str, str]
@@ -327,7 +332,8 @@ def state_of(
                 what=shortened(each.what, SENTENCE_CHARACTERS),
                 advice=each.advice,
                 asked=each.asked,
-                since=since,
+                since=since.at,
+                at_least=since.at_least,
             )
             for each, since in problems
         ),
@@ -645,6 +651,7 @@ def _alerts(look: Look) -> Iterator[AlertState]:
             name=alert.rule.name,
             severity=alert.rule.severity,
             since=datetime.fromtimestamp(alert.since, UTC),
+            at_least=alert.at_least,
             sentence=sentence,
             advice=advice,
             labels=dict(alert.labels),

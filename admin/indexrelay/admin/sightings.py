@@ -88,12 +88,23 @@ class LastRebuilds:
             self._found[name] = LastRebuild(at=manifest.created_at, entries=manifest.entries)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Since:
+    """When something began."""
+
+    at: datetime
+    at_least: bool
+    """Whether it may have begun before: nobody saw that it was not so."""
+
+
 class Sightings:
     """What the looks before have shown; for use by one thread."""
 
     def __init__(self, store: ArtifactStore) -> None:
         self.rebuilds = LastRebuilds(store)
-        self._since: dict[tuple[str, str | None], datetime] = {}
+        self._since: dict[tuple[str, str | None], Since] = {}
+        self._saw_all = False
+        """Whether the look before saw everything, so that what was not there began after it."""
         self._readers: dict[str, ReaderState] = {}
         self._seen_at: dict[str, datetime] = {}
         """When each of them was seen here last: what it says of the time is not trusted."""
@@ -101,14 +112,17 @@ class Sightings:
         self._ended: dict[tuple[datetime, datetime, str], datetime] = {}
         """When each result ended, at the latest when it was seen first: clocks may be ahead."""
 
-    def since(self, problems: Sequence[Problem], seen: Observation) -> list[datetime]:
+    def since(self, problems: Sequence[Problem], seen: Observation) -> list[Since]:
         """Since when each is known; what is over is forgotten."""
-        found: dict[tuple[str, str | None], datetime] = {}
+        found: dict[tuple[str, str | None], Since] = {}
         for problem in problems:
             key = str(problem.code), problem.subject
-            first = self._since.get(key, seen.at)
-            found[key] = min(first, _known_since(problem, seen) or first)
-        self._since = found
+            known = _known_since(problem, seen)
+            first = self._since.get(key) or Since(at=seen.at, at_least=not self._saw_all)
+            if known is not None:
+                first = Since(at=min(first.at, known), at_least=False)
+            found[key] = first
+        self._since, self._saw_all = found, seen.complete
         return [found[str(each.code), each.subject] for each in problems]
 
     def gone(self, live: Mapping[str, ReaderState], now: datetime) -> dict[str, ReaderState]:

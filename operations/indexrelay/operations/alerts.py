@@ -430,6 +430,8 @@ class Alert:
     """When it began to hold; Unix time."""
     value: float
     """What was compared."""
+    at_least: bool = False
+    """Whether it held when it was evaluated first, and so may have begun before."""
 
     @property
     def summary(self) -> str:
@@ -488,6 +490,7 @@ class Evaluator:
         self._active: dict[tuple[str, Labels], Alert] = {}
         self._told: dict[tuple[str, Labels], Alert] = {}
         """Those that began, and did not end yet; some are not known now."""
+        self._is_first = True
 
     def evaluate(
         self, samples: Iterable[Sample], at: float, *, complete: bool = True
@@ -500,7 +503,7 @@ class Evaluator:
         """
         known = list(samples)
         now = {each.key: each for rule in self._rules for each in self._alerts(rule, known, at)}
-        self._active = now
+        self._active, self._is_first = now, False
         ended = {
             key: each
             for key, each in self._told.items()
@@ -576,6 +579,7 @@ class Evaluator:
                 state=AlertState.FIRING if fires else AlertState.PENDING,
                 since=since,
                 value=value,
+                at_least=self._is_first if before is None else before.at_least,
             )
 
 

@@ -16,7 +16,7 @@ const RULES = [
 const COLUMNS = [
   { key: "name", title: "Alert", sort: (each) => each.name, cell: (each) => html`<${Text} value=${each.name} limit=${80} />` },
   { key: "state", title: "State", sort: (each) => each.state, cell: (each) => html`<${State} value=${each.state} /> <${State} value=${each.severity} />` },
-  { key: "since", title: "Since", sort: (each) => each.since, cell: (each) => html`<${Age} at=${each.since} />` },
+  { key: "since", title: "Since", sort: (each) => each.since, cell: (each) => html`${each.at_least && "at least "}<${Age} at=${each.since} />` },
   {
     key: "sentence",
     title: "What, and what to do",

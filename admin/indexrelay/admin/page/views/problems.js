@@ -49,6 +49,6 @@ function Problem({ problem, here }) {
       <p><${Text} value=${problem.what} limit=${800} />${problem.more > 0 && html` <span class="note">and ${number(problem.more)} more of the same</span>`}</p>
       <p class="advice"><${Text} value=${problem.advice} limit=${800} />${place && html` <a href=${place.href}>See ${place.words}</a>`}</p>
     </div>
-    <span class="since">${problem.since && html`for <${Lasting} at=${problem.since} />`}</span>
+    <span class="since">${problem.since && html`for ${problem.at_least && "at least "}<${Lasting} at=${problem.since} />`}</span>
   </li>`;
 }
