@@ -447,27 +447,29 @@ export function Skeleton({ rows = 4 }) {
 /**
  * Ask for something, again whenever one of `keys` is another value.
  *
+ * @param {string | number} of what is asked for. The answer about another one is not shown.
  * @returns {{data, error, loading, reload}} what was there stays while it is asked for again.
  */
-export function useLoad(ask, keys = []) {
-  const [held, hold] = useState({ data: null, error: null, loading: true });
+export function useLoad(ask, keys = [], of = "") {
+  const nothing = { of, data: null, error: null, loading: true };
+  const [held, hold] = useState(nothing);
   const [turn, setTurn] = useState(0);
   const asked = useRef(ask);
   asked.current = ask;
   useEffect(() => {
     const stopped = new AbortController();
-    hold((before) => ({ ...before, loading: true }));
+    hold((before) => (before.of === of ? { ...before, loading: true } : nothing));
     Promise.resolve()
       .then(() => asked.current(stopped.signal))
       .then(
-        (data) => stopped.signal.aborted || hold({ data, error: null, loading: false }),
+        (data) => stopped.signal.aborted || hold({ of, data, error: null, loading: false }),
         (error) =>
-          stopped.signal.aborted || hold((before) => ({ data: before.data, error, loading: false })),
+          stopped.signal.aborted || hold((before) => ({ of, data: before.data, error, loading: false })),
       );
     return () => stopped.abort();
-  }, [...keys, turn]);
+  }, [...keys, of, turn]);
   const reload = useCallback(() => setTurn((value) => value + 1), []);
-  return { ...held, reload };
+  return { ...(held.of === of ? held : nothing), reload };
 }
 
 /** What was asked for, or why it is not here. `children` draws it. */
@@ -775,10 +777,12 @@ const TOAST_MS = 7000;
 /** The place where `toast` shows; once in the page. */
 export function Toasts() {
   const [shown, setShown] = useState([]);
+  const drop = (message) => setShown((before) => before.filter((each) => each.id !== message.id));
   useEffect(() => {
     const add = (message) => {
       setShown((before) => [...before.slice(-3), message]);
-      setTimeout(() => setShown((before) => before.filter((each) => each.id !== message.id)), TOAST_MS);
+      // What went wrong stays until it was read.
+      if (message.tone !== "bad") setTimeout(() => drop(message), TOAST_MS);
     };
     toasts.add(add);
     return () => toasts.delete(add);
@@ -788,6 +792,8 @@ export function Toasts() {
     ${shown.map(
       (each) => html`<div key=${each.id} class=${`toast ${each.tone}`}>
         <${Icon} name=${icons[each.tone] ?? "info"} /><span>${each.text}</span>
+        ${each.tone === "bad" &&
+        html`<button type="button" class="bare" aria-label="Dismiss" onClick=${() => drop(each)}><${Icon} name="close" /></button>`}
       </div>`,
     )}
   </div>`;

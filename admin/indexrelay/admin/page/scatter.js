@@ -81,19 +81,21 @@ function isStill() {
 
 /** A canvas of points in an empty element. Make it with `Scatter.open`, and `close` it. */
 export class Scatter {
-  static async open(frame, callbacks) {
+  static async open(frame, callbacks, view = null) {
     const [{ default: KDBush }] = await Promise.all([
       import("./vendor/kdbush.js"),
       classicScript("vendor/deck.js"),
     ]);
-    return new Scatter(frame, callbacks, KDBush);
+    return new Scatter(frame, callbacks, view, KDBush);
   }
 
   /**
    * @param callbacks onHover(row | null, x, y), onPick(row | null), onView(), onLine(places | null)
-   *     while a line is drawn, onLasso(rows) once it is, onError(error).
+   *     while a line is drawn, onLasso(rows) once it is, onError(error), onLost() where the browser
+   *     took the picture away: close it then, and open another.
+   * @param view where one looks, of another such canvas; null: at all of it.
    */
-  constructor(frame, callbacks, KDBush) {
+  constructor(frame, callbacks, view, KDBush) {
     this.frame = frame;
     this.callbacks = callbacks;
     this.KDBush = KDBush;
@@ -105,9 +107,13 @@ export class Scatter {
     this.focus = -1;
     this.ink = { lit: [0, 0, 0], ring: [0, 0, 0], ground: [255, 255, 255] };
     this.tree = null;
-    this.view = { target: [0, 0, 0], zoom: 7, minZoom: 4, maxZoom: 22 };
-    this.fitted = true;
+    this.view = view ?? { target: [0, 0, 0], zoom: 7, minZoom: 4, maxZoom: 22 };
+    this.fitted = view === null;
     this.lassoing = false;
+    this.down = null; // where the pointer was pressed
+    this.line = null; // what it draws since then
+    this.gl = null;
+    this.closed = false;
     this.timers = new Map();
     this.listeners = new AbortController();
     const deck = globalThis.deck;
@@ -125,6 +131,10 @@ export class Scatter {
       },
       // The map around it is what takes the keyboard, and has a name.
       onLoad: () => frame.querySelectorAll("[tabindex]").forEach((each) => (each.tabIndex = -1)),
+      onWebGLInitialized: (gl) => {
+        this.gl = gl;
+        if (this.closed) setTimeout(() => this.release());
+      },
       onResize: () => (this.fitted ? this.fit(false) : this.draw()),
       onError: (error) => callbacks.onError(error),
     });
@@ -132,19 +142,34 @@ export class Scatter {
   }
 
   close() {
+    this.closed = true;
     this.listeners.abort();
     for (const timer of this.timers.values()) cancelAnimationFrame(timer);
+    // What is not there yet is given back when it comes.
+    if (this.gl !== null) this.release();
+  }
+
+  /** Give the context back at once: a browser has some 16, and takes the oldest away from its map. */
+  release() {
     this.deck.finalize();
-    this.frame.querySelectorAll("canvas").forEach((canvas) => canvas.remove());
+    this.gl.canvas.remove();
+    this.gl.getExtension("WEBGL_lose_context")?.loseContext();
   }
 
   // ---- what is shown ----
 
-  /** Show these points; `glide`: from where each of them was, unless motion is not wanted. */
-  setPoints(points, { glide = false } = {}) {
+  /**
+   * Show these points in these colours, and none of them lit; `glide`: from where each of them was,
+   * unless motion is not wanted.
+   */
+  setPoints(points, colours, { glide = false } = {}) {
+    this.stop("glide");
     const before = this.points;
     const drawn = this.shown;
     this.points = points;
+    this.shown = points.positions;
+    this.colours = colours;
+    this.lit = null;
     this.tree = new this.KDBush(Math.max(1, points.count), 64, Float32Array);
     for (let row = 0; row < points.count; row += 1) {
       this.tree.add(points.positions[2 * row], points.positions[2 * row + 1]);
@@ -153,13 +178,15 @@ export class Scatter {
     this.tree.finish();
     this.focus = -1;
     this.box = null;
-    // Who saw all of it still does.
-    if (before !== null && this.fitted) this.fit();
-    if (!glide || before === null || isStill()) {
-      this.stop("glide");
-      this.shown = points.positions;
-      if (before === null) this.fit(false);
-      else this.draw();
+    if (before === null) {
+      if (this.fitted) this.fit(false);
+      else this.look(this.view);
+      this.draw();
+      return;
+    }
+    if (!glide || isStill()) {
+      if (this.fitted) this.fit();
+      this.draw();
       return;
     }
     const from = new Float32Array(points.positions);
@@ -167,6 +194,9 @@ export class Scatter {
       const was = rowOf(before, points.keys[row]);
       if (was >= 0) from.set(drawn.subarray(2 * was, 2 * was + 2), 2 * row);
     }
+    this.shown = from;
+    // Who saw all of it still does.
+    if (this.fitted) this.fit();
     this.tween("glide", GLIDE_MS, (share) => {
       if (share >= 1) {
         this.shown = points.positions;
@@ -463,6 +493,10 @@ export class Scatter {
   /** Whether dragging draws a line around points instead of moving the map. */
   setLasso(on) {
     this.lassoing = on;
+    if (this.line !== null) {
+      this.line = this.down = null;
+      this.callbacks.onLine(null);
+    }
     this.deck.setProps({
       controller: on ? false : { keyboard: false, dragRotate: false, inertia: isStill() ? 0 : 250 },
     });
@@ -474,16 +508,16 @@ export class Scatter {
       const box = this.frame.getBoundingClientRect();
       return [event.clientX - box.left, event.clientY - box.top];
     };
-    let down = null;
-    let line = null;
     let waiting = null;
+    // An event of the canvas goes no further up than it is caught on its way down.
+    this.frame.addEventListener("webglcontextlost", () => this.callbacks.onLost(), { ...options, capture: true });
     this.frame.addEventListener(
       "pointerdown",
       (event) => {
         if (event.button !== 0) return;
-        down = place(event);
-        line = this.lassoing ? [down] : null;
-        if (line) this.frame.setPointerCapture(event.pointerId);
+        this.down = place(event);
+        this.line = this.lassoing ? [this.down] : null;
+        if (this.line) this.frame.setPointerCapture(event.pointerId);
         this.callbacks.onHover(null, 0, 0);
       },
       { ...options, capture: true },
@@ -492,6 +526,7 @@ export class Scatter {
       "pointermove",
       (event) => {
         const [x, y] = place(event);
+        const { line } = this;
         if (line) {
           const [lastX, lastY] = line.at(-1);
           if (Math.hypot(x - lastX, y - lastY) > 3) line.push([x, y]);
@@ -516,25 +551,24 @@ export class Scatter {
       "pointerup",
       (event) => {
         const [x, y] = place(event);
+        const { down, line } = this;
+        this.down = this.line = null;
         if (line) {
-          const drawn = line;
-          line = null;
           this.callbacks.onLine(null);
-          if (drawn.length > 2) this.callbacks.onLasso(this.inside(drawn));
+          if (line.length > 2) this.callbacks.onLasso(this.inside(line));
         } else if (down && Math.hypot(x - down[0], y - down[1]) < CLICK_PIXELS) {
           const row = this.nearest(x, y);
           this.callbacks.onPick(row < 0 ? null : row);
           // A finger does not hover: what it tapped is shown where it is.
           if (event.pointerType === "touch") this.callbacks.onHover(row < 0 ? null : row, x, y);
         }
-        down = null;
       },
       options,
     );
     this.frame.addEventListener(
       "pointercancel",
       () => {
-        down = line = null;
+        this.down = this.line = null;
         this.callbacks.onLine(null);
       },
       options,

@@ -26,7 +26,7 @@ export function ComponentPage({ state, me, name, rest }) {
 function Page({ state, me, name }) {
   const live = state.components.find((each) => each.name === name);
   const changing = JSON.stringify([live?.version, live?.condition, live?.held, live?.paused, live?.error]);
-  const load = useLoad((signal) => api.get(pathOf(name), { signal }), [name, changing]);
+  const load = useLoad((signal) => api.get(pathOf(name), { signal }), [changing], name);
   const problems = state.problems.filter((each) => each.subject === name);
   return html`
     <${PageHead}
@@ -319,7 +319,7 @@ function releasesOf({ first_release: first, last_release: last }) {
 
 function Comparison({ name, a, b }) {
   const query = new URLSearchParams({ a, b });
-  const load = useLoad((signal) => api.get(`${pathOf(name, "compare")}?${query}`, { signal }), [name, a, b]);
+  const load = useLoad((signal) => api.get(`${pathOf(name, "compare")}?${query}`, { signal }), [], `${name}?${query}`);
   const [facts, checks] = useMemo(() => [comparedColumns("Fact", a, b), [...comparedColumns("Check", a, b), LIMIT]], [a, b]);
   return html`
     <${PageHead}

@@ -59,7 +59,8 @@ export function HistoryView({ route }) {
       const asked = new URLSearchParams({ limit: MOST, ...(since && { since }) });
       return api.get(`history?${asked}`, { signal });
     },
-    [range.key],
+    [],
+    range.key,
   );
   useEffect(() => {
     let timer = null;

@@ -42,6 +42,7 @@ const LISTED = 25;
 const MOST_LISTED = 200;
 const HOVER_MS = 90;
 const KEPT = 4000;
+const LOST = 3; // a browser that takes the picture away more often than that cannot keep it
 
 export function MapView({ state, route }) {
   const release = state?.release?.number ?? null;
@@ -423,9 +424,11 @@ function Canvas({ hold, summary, points, entries, colours, only, lit, best, focu
   const [line, setLine] = useState(null);
   const [hover, setHover] = useState(null);
   const [ready, setReady] = useState(false);
+  const [lost, setLost] = useState(0);
   const theme = useTheme();
   const calls = useRef({});
   const viewTimer = useRef(null);
+  const view = useRef(null); // where one looked, for the next picture
   const hint = useId();
 
   // What the legend leaves out is not in the list either.
@@ -445,6 +448,12 @@ function Canvas({ hold, summary, points, entries, colours, only, lit, best, focu
       onLasso(rows);
     },
     onError: setFailure,
+    onLost: () => {
+      setReady(false);
+      setLine(null);
+      setHover(null);
+      setLost(lost + 1);
+    },
   };
 
   useEffect(() => {
@@ -452,10 +461,14 @@ function Canvas({ hold, summary, points, entries, colours, only, lit, best, focu
       setFailure(new Error("This browser has no WebGL 2, so the points cannot be drawn"));
       return undefined;
     }
+    if (lost > LOST) {
+      setFailure(new Error("The browser took the picture away, time and again: close other pages that draw, and open this one again"));
+      return undefined;
+    }
     let left = false;
-    const names = ["onHover", "onPick", "onLine", "onView", "onLasso", "onError"];
+    const names = ["onHover", "onPick", "onLine", "onView", "onLasso", "onError", "onLost"];
     const callbacks = Object.fromEntries(names.map((name) => [name, (...given) => calls.current[name](...given)]));
-    Scatter.open(canvas.current, callbacks).then(
+    Scatter.open(canvas.current, callbacks, view.current).then(
       (opened) => {
         if (left) opened.close();
         else {
@@ -468,10 +481,11 @@ function Canvas({ hold, summary, points, entries, colours, only, lit, best, focu
     return () => {
       left = true;
       clearTimeout(viewTimer.current);
+      view.current = hold.current && !hold.current.fitted ? hold.current.view : null;
       hold.current?.close();
       hold.current = null;
     };
-  }, []);
+  }, [lost]);
 
   // Without a picture all of the map is in view.
   useEffect(() => {
@@ -488,9 +502,9 @@ function Canvas({ hold, summary, points, entries, colours, only, lit, best, focu
   }, [ready, dark]);
   useEffect(() => {
     if (!ready) return;
-    hold.current.colours = painted(points, colours, only, lit, dark);
-    if (hold.current.points === points) hold.current.draw();
-    else hold.current.setPoints(points, { glide: true });
+    const inks = painted(points, colours, only, lit, dark);
+    if (hold.current.points === points) hold.current.setColours(inks);
+    else hold.current.setPoints(points, inks, { glide: true });
     look();
   }, [ready, points, colours, only, lit, dark]);
   useEffect(() => {

@@ -37,19 +37,22 @@ import {
   useState,
   verdictLook,
 } from "../parts.js";
+import { FOR_OPERATORS } from "./action.js";
 import { Problems, condensed } from "./problems.js";
 
 export function OverviewView({ state, me }) {
   const [asking, setAsking] = useState(false);
   const rebuild = useRebuild(state.rebuild, state.number);
   const running = state.rebuild.state === "running";
+  const why = !canOperate(me) ? FOR_OPERATORS : running ? "one is running" : null;
   const action = html`<${Button}
     tone="primary"
     icon="again"
-    disabled=${running || !canOperate(me)}
-    title=${canOperate(me) ? null : "This needs the role operator"}
-    onClick=${() => setAsking(true)}
-  >${running ? "Rebuilding…" : "Rebuild…"}<//>`;
+    title=${why}
+    aria-disabled=${why ? "true" : null}
+    aria-haspopup="dialog"
+    onClick=${() => why || setAsking(true)}
+  >${running ? "Rebuilding…" : "Rebuild…"}${why && html`<span class="unseen"> (${why})</span>`}<//>`;
   return html`<${PageHead} title="Overview" actions=${action} />
     <${VerdictCard} state=${state} />
     <${Tiles} state=${state} />

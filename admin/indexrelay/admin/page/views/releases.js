@@ -127,7 +127,7 @@ const SERVED = [
 
 function OneRelease({ state, me, number: wanted }) {
   const newest = state.release?.number;
-  const load = useLoad((signal) => api.get(`releases/${encodeURIComponent(wanted)}`, { signal }), [wanted]);
+  const load = useLoad((signal) => api.get(`releases/${encodeURIComponent(wanted)}`, { signal }), [], wanted);
   const release = load.data;
   return html`
     <${PageHead}
@@ -182,7 +182,7 @@ function rowsOf({ components }) {
 }
 
 function Difference({ before, after }) {
-  const load = useLoad((signal) => api.get(`releases/${encodeURIComponent(before)}/diff/${encodeURIComponent(after)}`, { signal }), [before, after]);
+  const load = useLoad((signal) => api.get(`releases/${encodeURIComponent(before)}/diff/${encodeURIComponent(after)}`, { signal }), [], `${before}/${after}`);
   return html`
     <${PageHead}
       back=${BACK}
