@@ -11,13 +11,14 @@ from sqlalchemy.exc import OperationalError
 from indexrelay.operations.decisions import Decisions
 from indexrelay.schemas.messages import Event, ReleasePublished
 from indexrelay.schemas.settings import Settings
+from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore, ComponentNotReleasedError
 from indexrelay.storage.audit import AuditLog
 from indexrelay.storage.catalog import Catalog
 from indexrelay.storage.errors import TooManyRequestsError
 from indexrelay.streams import Connection, Keys
 from indexrelay.streams.consumer import deliveries_of, entries_in
-from tests.storage.artifacts.samples import make_release, make_version
+from tests.storage.artifacts.samples import MOMENT, make_release, make_version
 
 
 class Installed:
@@ -133,3 +134,33 @@ def test_what_is_resumed_or_lifted_is_so_where_no_rebuild_can_be_asked_for(
     assert decisions.resume(["maps"]) == ["maps"]
     assert decisions.lift(["maps"], reason="go on")[1] == ["maps"]
     assert [action for action, *_ in installed.audited()] == ["paused", "held", "resumed", "lifted"]
+
+
+def test_the_audit_log_names_what_a_rollback_took_back_with_the_others_of_its_groups(
+    installed: Installed,
+) -> None:
+    store, decisions = installed.store, installed.decisions
+    for number in range(2):
+        versions = {
+            name: make_version(store, name, b"%d" % number) for name in ("maps", "words", "alone")
+        }
+        if number:
+            versions["later"] = make_version(store, "later", b"0")
+        store.commit_release(
+            Release(
+                number=store.next_number(),
+                components=versions,
+                groups={"maps": "both", "words": "both"},
+                created_at=MOMENT,
+                reason="a test",
+                previous=number,
+            )
+        )
+    decisions.hold(["alone"], reason="good")
+    decisions.rollback(1, reason="bad maps", components=["maps"])
+    decisions.rollback(1, reason="all of it")
+    lines = AuditLog.of(installed.settings).newest(100)
+    assert [line["components"] for line in lines if line["action"] == "rolled_back"] == [
+        ["maps", "words"],
+        ["alone", "maps", "words"],
+    ]

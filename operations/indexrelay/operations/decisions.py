@@ -22,6 +22,7 @@ from indexrelay.schemas.versions import Release
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.audit import AuditAction, AuditLog, AuditValue
 from indexrelay.storage.catalog import Catalog
+from indexrelay.storage.errors import ReleaseUnreadableError
 from indexrelay.streams.connection import Connection
 from indexrelay.streams.keys import Keys
 from indexrelay.streams.publisher import announce
@@ -113,10 +114,23 @@ class Decisions:
             AuditAction.ROLLED_BACK,
             subject=f"release {to}",
             release=rolled.number,
-            components=sorted(components or rolled.components),
+            components=self._went_back(rolled),
             reason=reason,
         )
         return rolled
+
+    def _went_back(self, rolled: Release) -> list[str]:
+        """What a rollback decided on: the components named, and the others of their groups."""
+        try:
+            before = self.store.release(rolled.previous)
+        except ReleaseUnreadableError:
+            return sorted(rolled.holds)
+        return sorted(
+            name
+            for name, hold in rolled.holds.items()
+            if before.holds.get(name) != hold
+            or before.components.get(name) != rolled.components.get(name)
+        )
 
     def _ask(self, what: str, names: Sequence[str]) -> None:
         try:
