@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from indexrelay.admin.backups import BackupWork
 from indexrelay.operations.backups import Backups
 from indexrelay.testing import MakePipeline
 from tests.admin.desk import Desk, desk_of
@@ -95,3 +96,37 @@ def test_one_at_a_time_is_made_and_it_ends_when_the_service_stops(
     stopping.join(WAIT_SECONDS)
     assert "stopped" in ended(desk)["last"]["detail"]
     desk.post("backups", status=503)
+
+
+def test_two_who_list_backups_at_once_each_get_what_they_listed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(desk)
+    desk.post("backups", status=202)
+    ended(desk)
+    work = desk.resources.backups
+
+    class Raced(BackupWork):
+        """Another thread, which has listed no backup yet, is always faster."""
+
+        @property
+        def _facts(self) -> dict[Any, Any]:
+            return {}
+
+        @_facts.setter
+        def _facts(self, _: dict[Any, Any]) -> None: ...
+
+    monkeypatch.setattr(work, "__class__", Raced)
+    assert len(work.all()) == 1
+
+
+def test_a_library_that_ends_the_thread_of_a_backup_leaves_room_for_the_next_one(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(*_: Any, **_given: Any) -> None:
+        raise SystemExit("enough")
+
+    monkeypatch.setattr(Backups, "create", ends)
+    for _ in range(2):
+        desk.post("backups", status=202)
+        assert ended(desk)["last"]["detail"] == "enough"

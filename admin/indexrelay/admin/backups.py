@@ -41,6 +41,8 @@ _log = get_logger(__name__)
 
 _SHORT: Final = 200
 """Characters of what says who made it."""
+_MOST_VERIFIED: Final = 1000
+"""Backups of which is remembered what came of reading them; those that were read last."""
 _STOP_SECONDS: Final = 10.0
 """How long a backup may take to its next piece once it is to stop."""
 
@@ -160,8 +162,9 @@ class BackupWork:
         backups = self._backups("")
         stored = backups.folder.all()
         known = self._facts
-        self._facts = {each: known.get(each) or facts_of(backups, each, None) for each in stored}
-        return [_view(self._facts[each], self._verified.get(each.id)) for each in stored]
+        facts = {each: known.get(each) or facts_of(backups, each, None) for each in stored}
+        self._facts = facts  # another thread may replace it by what it has listed
+        return [_view(facts[each], self._verified.get(each.id)) for each in stored]
 
     def create(self, wanted: BackupRequest, *, who: str) -> RunningWork:
         """Begin to make one.
@@ -274,14 +277,18 @@ class BackupWork:
 
         try:
             ended = act(progress)
-        except Exception as error:  # noqa: BLE001 - it is told to who asked, and the thread ends
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - told to who asked; a user's code
+            # may end its thread.
             why = shown(str(getattr(error, "orig", None) or error))
             _log.warning("backup.failed", what=begun.what, backup=begun.id, error=why)
             ended = EndedWork(
                 what=begun.what, id=begun.id, ended_at=self._clock.now(), ok=False, detail=why
             )
         if ended.what == "verify" and ended.id is not None:
+            self._verified.pop(ended.id, None)
             self._verified[ended.id] = Verified(at=ended.ended_at, ok=ended.ok, detail=ended.detail)
+            while len(self._verified) > _MOST_VERIFIED:
+                del self._verified[next(iter(self._verified))]
         self._last, self._running = ended, None
 
 
