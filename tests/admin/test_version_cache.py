@@ -6,10 +6,12 @@ import threading
 import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from indexrelay.admin import version_cache
 from indexrelay.admin.maps import Maps
 from indexrelay.admin.version_cache import IDLE_SECONDS, TIDY_SECONDS, LookThreads, VersionCache
 from indexrelay.service.problems import OverloadedError, RefusedError
@@ -162,5 +164,33 @@ def test_where_all_threads_are_taken_the_next_look_is_refused_until_one_is_free(
             await threads.run(lambda: "one more")
         go_on.set()
         assert await asyncio.gather(*running) == ["found", "found"]
+
+    asyncio.run(ask())
+
+
+def test_who_gets_no_thread_reads_which_components_hold_them_until_they_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on, both_ended = threading.Event(), threading.Semaphore(0)
+    overran: list[str] = []
+    log = SimpleNamespace(
+        warning=lambda _event, *, component, **_: overran.append(component),
+        info=lambda _event, **_: both_ended.release(),
+    )
+    monkeypatch.setattr(version_cache, "_log", log)
+
+    async def ask() -> None:
+        threads = LookThreads("looks to make", wait_seconds=0.01, answer_seconds=0)
+        for name in ("sounds", "words"):
+            with pytest.raises(RefusedError, match="no answer"):
+                await threads.run(lambda: go_on.wait(10), of=name)
+        assert overran == ["sounds", "words"]
+        with pytest.raises(RefusedError, match="a look into sounds, words does not end") as refused:
+            await threads.run(lambda: True, of="chart")
+        assert refused.value.status == 503
+        go_on.set()
+        for _ in range(2):
+            assert await asyncio.to_thread(both_ended.acquire, timeout=10)
+        assert not threads._late
 
     asyncio.run(ask())

@@ -470,6 +470,7 @@ def lab_routes(resources: AdminResources) -> APIRouter:
     @router.post("/lab/search", response_model=LabAnswer)
     async def search(asked: LabRequest) -> Response:
         """Ask one question of one or two sides; it changes nothing."""
-        return await threads.answer(lambda: lab.search(asked))
+        names = " and ".join(sorted({each.component for each in asked.sides}))
+        return await threads.answer(lambda: lab.search(asked), of=names)
 
     return router

@@ -601,7 +601,7 @@ def map_routes(resources: AdminResources) -> APIRouter:
         ``n``, ``X-Map-Entries`` how many entries the map has, ``X-Map-Version`` the version that
         rows are of, and ``X-Map-Release`` the newest kept release that names it.
         """
-        chart = await threads.run(lambda: maps.chart(component, version))
+        chart = await threads.run(lambda: maps.chart(component, version), of=component)
         return _array_response(chart, request.headers)
 
     @router.get("/map/{component}/entries", response_model=MapEntries)
@@ -610,19 +610,19 @@ def map_routes(resources: AdminResources) -> APIRouter:
     ) -> Response:
         """Entries by the rows of a version: ``rows=0,17,4``."""
         numbers = [int(each) for each in rows.split(",")]
-        return await threads.answer(lambda: maps.entries(component, version, numbers))
+        return await threads.answer(lambda: maps.entries(component, version, numbers), of=component)
 
     @router.get("/map/{component}/fields", response_model=MapFields)
     async def list_fields(component: ComponentPath, version: VersionQuery = None) -> Response:
         """The payload fields that points can be coloured by."""
-        return await threads.answer(lambda: maps.fields(component, version))
+        return await threads.answer(lambda: maps.fields(component, version), of=component)
 
     @router.get("/map/{component}/colours", response_model=MapColours)
     async def read_colours(
         component: ComponentPath, field: FieldQuery, version: VersionQuery = None
     ) -> Response:
         """The points by the values of one payload field."""
-        return await threads.answer(lambda: maps.colours(component, version, field))
+        return await threads.answer(lambda: maps.colours(component, version, field), of=component)
 
     return router
 

@@ -26,13 +26,16 @@ from indexrelay.reloaders.loader import Opener
 from indexrelay.reloaders.snapshot import ServedComponent
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.errors import IndexRelayError
+from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.settings import ComponentDefinition
 from indexrelay.schemas.versions import Release, VersionManifest
 from indexrelay.service.answers import plain_json
 from indexrelay.service.limits import FewThreads
-from indexrelay.service.problems import FieldMistake, RefusedError
+from indexrelay.service.problems import FieldMistake, OverloadedError, RefusedError
 from indexrelay.storage.artifacts import ArtifactStore
 from indexrelay.storage.errors import ReleaseUnreadableError, VersionUnreadableError
+
+_log = get_logger(__name__)
 
 MOST_OPEN: Final = 12
 """Versions: two releases of a map, of what it is searched by and of what is compared, and room for
@@ -275,7 +278,9 @@ class LookThreads:
     loop.
 
     What takes longer than its limit runs to its end all the same, so that a version whose files
-    are checked for the first time is open for the next who asks.
+    are checked for the first time is open for the next who asks. It is logged with the component,
+    and whoever gets no thread meanwhile reads which components hold them: a user's kind may never
+    come back.
     """
 
     def __init__(
@@ -295,20 +300,53 @@ class LookThreads:
         self._threads = FewThreads(_THREADS, what)
         self._wait_seconds = wait_seconds
         self._answer_seconds = answer_seconds
+        self._lock = threading.Lock()
+        self._late: dict[object, str] = {}
+        """By look that is not awaited any more and has not ended: what it looks into."""
 
-    async def run(self, look: Callable[[], ResultT]) -> ResultT:
+    async def run(self, look: Callable[[], ResultT], *, of: str = "everything") -> ResultT:
         """What ``look`` returns.
+
+        Args:
+            look: may take its time.
+            of: the component that it looks into, for people.
 
         Raises:
             OverloadedError: no thread was free in time.
             RefusedError: it did not end in time, or a version cannot be opened; or what it raises.
             Exception: another error of ``look``.
         """
+        ended = threading.Event()
+
+        def whole() -> ResultT:
+            try:
+                return look()
+            finally:
+                with self._lock:
+                    ended.set()
+                    late = self._late.pop(ended, None)
+                if late is not None:
+                    _log.info("look.ended", component=late)
+
         try:
             return await self._threads.run(
-                look, seconds=self._wait_seconds, answer_seconds=self._answer_seconds
+                whole, seconds=self._wait_seconds, answer_seconds=self._answer_seconds
             )
+        except OverloadedError:
+            with self._lock:
+                late = sorted(set(self._late.values()))
+            if not late:
+                raise
+            raise RefusedError(
+                503,
+                f"a look into {', '.join(late)} does not end: ask again in a moment, or start the "
+                "admin service again if it never does",
+            ) from None
         except TimeoutError:
+            with self._lock:
+                if not ended.is_set():
+                    self._late[ended] = of
+            _log.warning("look.overran", component=of, seconds=self._answer_seconds)
             detail = f"there is no answer after {self._answer_seconds:g} s; ask again in a moment"
             raise RefusedError(503, detail) from None
         except RefusedError:
@@ -316,10 +354,10 @@ class LookThreads:
         except IndexRelayError as error:
             raise RefusedError(409, str(error)) from error
 
-    async def answer(self, look: Callable[[], BaseModel]) -> Response:
+    async def answer(self, look: Callable[[], BaseModel], *, of: str = "everything") -> Response:
         """The document that ``look`` returns, as JSON; raises as `run`."""
 
         def encoded() -> bytes:
             return plain_json(look().model_dump())  # an id may hold half a surrogate pair
 
-        return Response(await self.run(encoded), media_type="application/json")
+        return Response(await self.run(encoded, of=of), media_type="application/json")
