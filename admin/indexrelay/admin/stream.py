@@ -1,10 +1,11 @@
 """What changes, pushed to every open page: one sequence of events, and each client's place in it.
 
 Events have numbers that strictly increase, also over a restart of the process (they begin at the
-clock's milliseconds). The newest are kept, up to a count and a size. A client has no queue of its
-own: it has the number of the event that it got last, and reads on from there. So a slow one costs
-nothing, and one that comes back with ``Last-Event-ID`` gets what it missed. Where that is not kept
-any more, or was another process's, it gets the whole state as of now instead, which contains
+clock's milliseconds), and tell the process that made them from others beside it. The newest are
+kept, up to a count and a size. A client has no queue of its own: it has the number of the event
+that it got last, and reads on from there. So a slow one costs nothing, and one that comes back with
+``Last-Event-ID`` gets what it missed. Where that is not kept any more, or was another process's, it
+gets the whole state as of now instead, which contains
 whatever the missed events said.
 
     event: state    the whole state document, as `GET /state` answers it
@@ -17,6 +18,7 @@ comes back at once, and is asked again who it is. The format is that of the HTML
 """
 
 import asyncio
+import secrets
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -39,6 +41,9 @@ MAX_CLIENTS: Final = 100
 STREAM_SECONDS: Final = 900.0
 """After which a stream ends, and its client connects again."""
 RETRY_MILLISECONDS: Final = 1000
+_STEP: Final = 1024
+"""From one number to the next: what a number leaves, divided by it, is drawn by each process. Until
+the year 2248 they are exact as numbers of JavaScript."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +73,8 @@ class EventStream:
         self._stream_seconds = stream_seconds
         self._kept: deque[PushedEvent] = deque()
         self._bytes = 0
-        self._number = int(clock.now().timestamp() * 1000)
+        self._own = secrets.randbelow(_STEP)
+        self._number = int(clock.now().timestamp() * 1000) * _STEP + self._own
         self._before = self._number
         """Everything after this number is kept."""
         self._lock = threading.Lock()
@@ -99,7 +105,7 @@ class EventStream:
         Clients wait while ``text`` runs.
         """
         with self._lock:
-            number = self._number + 1
+            number = self._number + _STEP
             event = PushedEvent(number=number, name=name, text=text(number))
             self._number = number
             self._kept.append(event)
@@ -114,7 +120,7 @@ class EventStream:
     def after(self, number: int) -> list[PushedEvent] | None:
         """The events after one; ``None``: some of them are not kept, or it is not one of ours."""
         with self._lock:
-            if not self._before <= number <= self._number:
+            if number % _STEP != self._own or not self._before <= number <= self._number:
                 return None
             return [event for event in self._kept if event.number > number]
 
