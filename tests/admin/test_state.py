@@ -14,6 +14,7 @@ from indexrelay.admin.drift import DriftWatch
 from indexrelay.admin.sightings import GONE_FOR, MOST_GONE, RELEASES, LastRebuilds, Sightings
 from indexrelay.admin.state import LATE_SECONDS, RENEW_SECONDS
 from indexrelay.operations.metrics import samples_of
+from indexrelay.operations.monitor import Look
 from indexrelay.schemas.messages import LoadOutcome, RebuilderState
 from indexrelay.schemas.progress import BuildProgress, BuildStep
 from indexrelay.streams import Keys, Presence
@@ -363,6 +364,30 @@ def test_a_state_that_is_not_looked_at_any_more_says_so_until_it_is(
     events = desk.resources.events.after(before["number"])
     assert events is not None
     assert [each.name for each in events] == ["state", "state"]
+
+
+def test_a_slow_look_that_hangs_is_told_of_soon_after_somebody_asked(
+    pipeline: Pipeline, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, took = desk.resources.state, 10.0
+    look = watch._looker.look
+
+    def slow() -> Look:
+        pipeline.clock.advance(took)
+        return look()
+
+    pipeline.clock.advance(3600)  # nobody watches
+    monkeypatch.setattr(watch._looker, "look", slow)
+    assert watch.turn() == pytest.approx(500.0)  # looks take little of the machine
+    looked_at = desk.get("state")["at"]  # and as somebody asks, one is wanted at once
+    assert desk.get("health") == {"status": "alive", "looked_at": looked_at, "late": False}
+    pipeline.clock.advance(took + LATE_SECONDS)
+    watch.watch()
+    assert not watch.late
+    pipeline.clock.advance(1)
+    watch.watch()
+    assert desk.get("state")["sentence"].startswith("nothing was looked at since")
+    assert desk.get("health")["late"]
 
 
 def test_who_asks_after_a_long_time_gets_what_is_so_now(

@@ -15,6 +15,7 @@ import json
 import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -139,7 +140,10 @@ def create_admin_app(resources: AdminResources, *, page: Path = PAGE) -> FastAPI
     @app.get(f"{PREFIX}/health")
     async def health() -> Health:
         """The process is alive; how the installation is says ``/state``."""
-        return Health()
+        last = resources.state.look()
+        return Health(
+            looked_at=None if last is None else last.look.seen.at, late=resources.state.late
+        )
 
     @cache
     def description() -> bytes:
@@ -164,6 +168,10 @@ class Health(BaseModel):
     """That an answer comes at all shows that it is alive."""
 
     status: Literal["alive"] = "alive"
+    looked_at: datetime | None
+    """When it looked at everything last; null: not yet."""
+    late: bool
+    """Whether the next look should long have ended: what ``/state`` says is then old."""
 
 
 def _described(app: FastAPI, access: Access) -> dict[str, Any]:

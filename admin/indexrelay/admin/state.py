@@ -54,7 +54,8 @@ _LOOK_SECONDS: Final = 5.0
 """How long an answer waits for a look."""
 _WATCH_SECONDS: Final = 5.0
 LATE_SECONDS: Final = 20.0
-"""A look that has not ended so long after it was due is told of."""
+"""A look is told of that has not ended so long after it should have: it was due, or was wanted, and
+took as long as the one before."""
 _ASKED_SECONDS: Final = 30.0
 """How long somebody who asked for the state counts as watching."""
 
@@ -122,7 +123,9 @@ class StateWatch:
         self._renewed_at = self._asked_at = clock.monotonic()
         self._ended_at = clock.monotonic()
         """When a look ended last."""
-        self._pause = WATCHED_SECONDS
+        self._due_at = self._ended_at + WATCHED_SECONDS
+        """When the next one is to begin: at once where somebody wants it."""
+        self._took = 0.0
         self._looked = threading.Event()
         self._turning = threading.Lock()
         self._publishing = threading.Lock()
@@ -143,6 +146,7 @@ class StateWatch:
 
     def wake(self) -> None:
         """Look now: something was done that the next look would show."""
+        self._due_at = min(self._due_at, self._clock.monotonic())
         self._thread.wake()
 
     def look(self) -> StateLook | None:
@@ -167,9 +171,10 @@ class StateWatch:
         """
         self.asked()
         age = self._clock.monotonic() - self._ended_at
-        if self._is_started and (self._last is None or age >= RENEW_SECONDS):
+        is_old = self._last is None or age >= RENEW_SECONDS
+        if self._is_started and is_old and not self._is_late:
             self._looked.clear()
-            self._thread.wake()
+            self.wake()
             await to_thread.run_sync(self._looked.wait, _LOOK_SECONDS, abandon_on_cancel=True)
         return self.required()
 
@@ -182,7 +187,7 @@ class StateWatch:
         """Somebody asks for the state: look more often for a while."""
         before, self._asked_at = self._asked_at, self._clock.monotonic()
         if self._asked_at - before > _ASKED_SECONDS:
-            self._thread.wake()
+            self.wake()
 
     def turn(self) -> float:
         """Look once; the seconds until the next look. From any thread, one after another."""
@@ -190,20 +195,21 @@ class StateWatch:
         with self._turning:
             self._take(self._looker.look())
         self._looked.set()
-        took = self._ended_at - began
-        self._pause = (
+        self._took = took = self._ended_at - began
+        pause = (
             max(WATCHED_SECONDS, took / _WATCHED_SHARE)
             if self.watched
             else max(UNWATCHED_SECONDS, took / _UNWATCHED_SHARE)
         )
-        return self._pause
+        self._due_at = self._ended_at + pause
+        return pause
 
     def watch(self) -> float:
         """Say so where a look does not end, or fails: what is shown is then old; the seconds until
         the next time. It has a thread of its own beside `turn`."""
         with self._publishing:
-            age, last = self._clock.monotonic() - self._ended_at, self._last
-            if last is not None and not self._is_late and age > self._pause + LATE_SECONDS:
+            last, late = self._last, self._clock.monotonic() - self._due_at
+            if last is not None and not self._is_late and late > self._took + LATE_SECONDS:
                 self._is_late = True
                 self._publish_late(last)
         return _WATCH_SECONDS
