@@ -1,8 +1,5 @@
 """Settings that are read again: what is taken up, what is refused, and what a role goes on with."""
 
-import os
-import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +9,10 @@ import pytest
 from indexrelay.console.commands import up
 from indexrelay.console.commands.roles import go_on
 from indexrelay.console.commands.up import Roles
+from indexrelay.console.hangup import Hangup
 from indexrelay.console.installation import Installation, read_settings
 from indexrelay.console.processes import Child, RoleSettings, Stop
-from indexrelay.console.settings_reload import SettingsReload, noting_hangup
+from indexrelay.console.settings_reload import SettingsReload
 from indexrelay.schemas.settings import Settings
 from tests.console.test_processes_supervisor import FakeChild
 from tests.fixtures.logs import capture_logs
@@ -28,7 +26,7 @@ class Source:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self.asked = threading.Event()
+        self.asked = Hangup()
         self.write(1)
         self.reload = SettingsReload(
             read_settings(file), file, asked=self.asked, sets_up_logs=False
@@ -159,25 +157,6 @@ def test_settings_that_a_role_was_started_with_and_cannot_be_opened_by_end_it(
     role.refuses = {1}
     with pytest.raises(ValueError, match="not with these"):
         role()
-
-
-def test_a_signal_is_noted_and_one_of_a_terminal_that_went_away_is_an_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    module = "indexrelay.console.settings_reload._has_terminal"
-    terminals = iter([True, True, True, False])
-    monkeypatch.setattr(module, lambda: next(terminals))
-    before = signal.getsignal(signal.SIGHUP)
-    with Stop() as stop:
-        with noting_hangup() as asked:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert asked.wait(10)
-            assert not stop.asked
-        with noting_hangup() as asked:
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert stop.wait(10)
-            assert not asked.is_set()
-    assert signal.getsignal(signal.SIGHUP) is before
 
 
 class FakeRole(FakeChild):

@@ -151,3 +151,9 @@ def test_units_of_ours_are_written_again_and_those_of_others_stay(tmp_path: Path
     assert sorted(others) == sorted([changed, tmp_path / OPERATOR])
     removed(mine)
     assert sorted(file.name for file in tmp_path.iterdir()) == sorted([READER, OPERATOR])
+
+
+def test_a_role_that_a_hangup_ended_is_started_again() -> None:
+    for text in units_of(place(), with_operator=True, with_admin=True).values():
+        if "[Service]" in text:
+            assert "\nRestartForceExitStatus=SIGHUP\n" in text

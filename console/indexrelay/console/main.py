@@ -6,8 +6,11 @@ script, but not what a command line needs; the answer then names the extra to in
 
 import os
 import sys
+from contextlib import ExitStack
+from typing import Final
 
 from indexrelay.console.errors import ExitCode, explain
+from indexrelay.console.hangup import noting_hangup
 from indexrelay.console.terminal import (
     ANSWERS,
     adapted,
@@ -18,16 +21,22 @@ from indexrelay.console.terminal import (
 )
 from indexrelay.schemas.failpoints import arm
 
+_ROLES: Final = frozenset({"rebuilder", "reader", "operator", "admin", "up"})
+"""Commands that read their settings again at SIGHUP."""
+
 
 def main() -> None:
     """Run the command that the arguments name, and exit with its code."""
-    arm(os.environ)
-    prepare_streams()
-    code: int = ExitCode.FAILURE
-    try:
-        code = _run()
-    finally:
-        code = _finished(code)
+    with ExitStack() as stack:
+        if not _ROLES.isdisjoint(sys.argv[1:2]):
+            stack.enter_context(noting_hangup())  # before what takes long is imported
+        arm(os.environ)
+        prepare_streams()
+        code: int = ExitCode.FAILURE
+        try:
+            code = _run()
+        finally:
+            code = _finished(code)
     sys.exit(code)
 
 

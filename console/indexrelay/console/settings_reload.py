@@ -3,19 +3,13 @@
 Nothing is taken up in part. Settings that are wrong, that cannot be read, or that need another
 process are refused as a whole, and the role goes on as it was; whoever looks at it sees that, and
 why. Variables are those that the process was started with: nobody can change these from outside.
-
-A terminal that goes away sends the same signal. Who was started from one ends then, as ever.
 """
 
-import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
+from indexrelay.console.hangup import Hangup
 from indexrelay.console.installation import read_settings
 from indexrelay.schemas import commands
 from indexrelay.schemas.diagnostics import describe_error
@@ -41,7 +35,7 @@ class SettingsReload:
         settings: Settings,
         config: Path | None,
         *,
-        asked: threading.Event,
+        asked: Hangup,
         sets_up_logs: bool = True,
     ) -> None:
         """Begin with the settings that it was started with.
@@ -109,36 +103,6 @@ class SettingsReload:
             consequence="the settings that it had stay",
             advice=f"correct them, and send SIGHUP again: {commands.CHECK_SETTINGS}",
         )
-
-
-@contextmanager
-def noting_hangup() -> Iterator[threading.Event]:
-    """An event that SIGHUP sets for the length of a ``with`` block, on the main thread.
-
-    Where the terminal has gone away that this process was started from, it is SIGTERM instead.
-    """
-    asked = threading.Event()
-    had_terminal = _has_terminal()
-
-    def take(_signal: int, _frame: FrameType | None) -> None:
-        if had_terminal and not _has_terminal():
-            os.kill(os.getpid(), signal.SIGTERM)
-        else:
-            asked.set()
-
-    before = signal.signal(signal.SIGHUP, take)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGHUP, before)
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 def _require_no_restart(before: Settings, after: Settings, *, origin: str) -> None:

@@ -42,6 +42,7 @@ _WATCHDOG_SECONDS: Final = {REBUILDER: 300, READER: 60, OPERATOR: 300, ADMIN: 60
 """A turn of the rebuilder's loop may wait for a catalog and a server that do not answer. The
 operator reports while none of its duties hangs; a backup may rightly take hours."""
 
+# RestartForceExitStatus=: SIGHUP counts as an end in order, and may come before it is taken.
 # No MemoryDenyWriteExecute=: functions of users may compile (numba, torch). No ProcSubset=pid:
 # /proc/meminfo says whether a build has room. @resources is needed: builds lower their priority.
 _TEMPLATE: Final = """\
@@ -61,6 +62,7 @@ EnvironmentFile=-/etc/indexrelay/environment
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
+RestartForceExitStatus=SIGHUP
 RestartSec=2
 TimeoutStartSec={start_seconds}
 {watchdog}KillMode=mixed

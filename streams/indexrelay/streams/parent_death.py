@@ -1,8 +1,11 @@
 """Becomes another program that ends when its parent does: ``PARENT_PID PROGRAM ARGUMENTS…``.
 
 Run as a script of its own between fork and the program, because code that runs in a forked child
-before exec (``preexec_fn``) can hang in a process with threads. Linux only: elsewhere it is the
-program, and nothing more.
+before exec (``preexec_fn``) can hang in a process with threads. Linux only: elsewhere
+nothing ends it.
+
+SIGHUP is ignored until the program takes it. One that came before would end it; and a terminal that
+goes away is the parent's business.
 """
 
 import os
@@ -15,6 +18,7 @@ _PR_SET_PDEATHSIG: Final = 1
 
 def main(parent: int, command: list[str]) -> None:
     """Ask the kernel for SIGTERM at the parent's death, then become ``command``."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if sys.platform == "linux":
         import ctypes
 

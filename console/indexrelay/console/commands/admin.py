@@ -14,9 +14,10 @@ import typer
 
 from indexrelay.console.commands import Config, Json, alone
 from indexrelay.console.errors import ExitCode, WrongCallError
+from indexrelay.console.hangup import noting_hangup
 from indexrelay.console.installation import Installation
 from indexrelay.console.processes import Stop
-from indexrelay.console.settings_reload import SettingsReload, noting_hangup
+from indexrelay.console.settings_reload import SettingsReload
 from indexrelay.console.terminal import note, print_json, stderr, stdout
 from indexrelay.schemas import commands
 from indexrelay.schemas.settings import Settings

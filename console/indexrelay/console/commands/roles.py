@@ -27,6 +27,7 @@ import typer
 
 from indexrelay.console.commands import Config
 from indexrelay.console.errors import ExitCode
+from indexrelay.console.hangup import noting_hangup
 from indexrelay.console.installation import Installation
 from indexrelay.console.processes import (
     KeptServer,
@@ -37,7 +38,7 @@ from indexrelay.console.processes import (
     WorkerSeat,
     worker_child,
 )
-from indexrelay.console.settings_reload import SettingsReload, noting_hangup
+from indexrelay.console.settings_reload import SettingsReload
 from indexrelay.schemas.clock import Background, Clock, SystemClock, backoff_seconds
 from indexrelay.schemas.loggers import LogOnce, get_logger
 from indexrelay.schemas.settings import Settings

@@ -24,6 +24,7 @@ from rich.text import Text
 from indexrelay.console.commands import Config
 from indexrelay.console.commands.status import verdict_page
 from indexrelay.console.errors import CommandError, ExitCode, explain
+from indexrelay.console.hangup import noting_hangup
 from indexrelay.console.installation import Installation, verdict_of
 from indexrelay.console.processes import (
     REDIS_URL,
@@ -39,7 +40,7 @@ from indexrelay.console.processes import (
     rebuilder_child,
     socket_folder,
 )
-from indexrelay.console.settings_reload import SettingsReload, noting_hangup
+from indexrelay.console.settings_reload import SettingsReload
 from indexrelay.console.terminal import note, stderr, visible_lines
 from indexrelay.schemas import commands
 from indexrelay.schemas.clock import SystemClock
