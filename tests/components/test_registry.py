@@ -141,7 +141,7 @@ def test_every_mistake_has_its_key_its_value_and_what_would_be_right() -> None:
     assert found == [
         "components.voyager.from = ['tracks', 'artists']: vector_index is made from at most 1",
         "components.voyager.max_latency_ms = 0: must be greater than 0",
-        "components.voyager.min_recal = 0.9: no such key; did you mean 'min_recall'?",
+        "components.voyager.min_recal = (hidden: number): no such key; did you mean 'min_recall'?",
     ]
 
 

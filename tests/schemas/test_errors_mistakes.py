@@ -29,7 +29,7 @@ def test_a_file_with_ten_mistakes_gives_ten_errors() -> None:
     found = {(mistake.key, mistake.value) for mistake in caught.value.mistakes}
     assert len(caught.value.mistakes) == 10
     assert found == {
-        ("namespce", "demo"),
+        ("namespce", "(hidden: text of 4 characters)"),
         ("rebuilder.quiet_seconds", "soon"),
         ("rebuilder.workers", 0),
         ("log.format", "xml"),

@@ -12,7 +12,7 @@ from typing import Final
 from indexrelay.console.hangup import Hangup
 from indexrelay.console.installation import read_settings
 from indexrelay.schemas import commands
-from indexrelay.schemas.diagnostics import describe_error
+from indexrelay.schemas.diagnostics import describe_error, without_secrets
 from indexrelay.schemas.errors import IndexRelayError, Mistake, SettingsError
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.logs import configure_logs
@@ -96,7 +96,7 @@ class SettingsReload:
     def refuse(self, error: BaseException) -> None:
         """The role goes on with what it had."""
         ours = isinstance(error, IndexRelayError)
-        self.refused = str(error) if ours else describe_error(error)
+        self.refused = without_secrets(str(error)) if ours else describe_error(error)
         log.error(
             "settings.refused",
             error=self.refused,

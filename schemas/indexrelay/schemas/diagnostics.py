@@ -7,7 +7,9 @@ user's own code is what is neither indexrelay, nor Python itself, nor an install
 
 Errors and mistakes are printed, logged and pasted into tickets. A password stands where it belongs
 (``url``) or anywhere near it: ``redis = "redis://:secret@host"``, a misspelt ``ulr``, a whole
-source table. So the rule looks at the key *and* at the value, and hides when in doubt.
+source table; a private key where the public one belongs. So of what is wrong a text is shown only
+where the setting takes nothing but words, and of what is right where neither key nor value looks
+like a secret.
 """
 
 import difflib
@@ -19,6 +21,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date, time
 from functools import lru_cache
 from pathlib import Path
 from types import CodeType, TracebackType
@@ -180,43 +183,169 @@ def errno_in(words: str) -> int | None:
 
 
 HIDDEN: Final = "(hidden)"
+_HIDDEN_FORM = re.compile(r"\(hidden(: [a-z0-9, ]+)?\)")
 _SECRET_WORDS = re.compile(r"url|uri|dsn|pass|pwd|secret|token|auth|credential|key$", re.IGNORECASE)
 _SECRET_TABLES: Final = {"redis", "catalog"}
-"""Tables whose keys are about a connection; a text among their unknown keys may be a password."""
+"""Tables whose keys are about a connection."""
 _CONNECTION_STRING = re.compile(r"://|@|\bpassword\s*=", re.IGNORECASE)
+_KNOWN_SECRET = re.compile(
+    r"AGE-SECRET-KEY-\w+|-----BEGIN [^-]*-----[^\"']*|\$argon2\w*\$[\w$=,+/]+"
+    r"|\b(?:xox[a-z]-|sk-|gh[a-z]_|github_pat_|glpat-|AKIA|eyJ)[\w.-]{6,}",
+    re.IGNORECASE,
+)
+"""Keys, hashes and tokens that are known by how they begin."""
+_WORD = r"(?:[A-Z]{0,3}[a-z]+(?:[A-Z][a-z]+){0,3}[0-9]{0,4}|[A-Z]+[0-9]{0,4}|[0-9]{1,4}[a-z]?)"
+_PLAIN_TEXT = re.compile(
+    r"|[-+]?[0-9][0-9._,]{0,11} ?[A-Za-z%]{0,12}"
+    rf"|:?{_WORD}(?:(?:[-_.:,/ ]| → ){_WORD}){{0,11}}\s?"
+)
+"""Nothing, a number with its unit, or a few words, as of a name: none has digits in its midst."""
+_MOST_PLAIN: Final = 80
+_KEY_PART = re.compile(r"[\w-]{1,64}", re.ASCII)
+_NAMED_TABLES: Final = {"tokens", "users", "targets"}
+"""Tables of secrets by names; somebody may have written the secret in the place of its name."""
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_DRAWN = re.compile(r"(?=.*[a-z])(?=.*[A-Z])(?=.*[0-9]).{16,}|[0-9a-fA-F]{32,}")
+"""What nobody has written by hand."""
 
 
-def redacted(value: Any, *, key: Sequence[str], unknown: bool = False) -> Any:
-    """``value`` as it may be shown under ``key`` (its parts); tables are searched.
+def redacted(value: Any, *, key: Sequence[str]) -> Any:
+    """The ``value`` of a setting that is right, as it may be shown; tables are searched.
 
     Args:
         value: what was given, of JSON's or TOML's types.
         key: the parts of the dotted key that it was given for.
-        unknown: no setting has that key, so the value may mean anything.
     """
     if isinstance(value, dict):
-        return {
-            name: redacted(inner, key=[*key, str(name)], unknown=unknown)
-            for name, inner in value.items()
-        }
+        return {name: redacted(inner, key=[*key, str(name)]) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [redacted(inner, key=key, unknown=unknown) for inner in value]
+        return [redacted(inner, key=key) for inner in value]
     if value is None or isinstance(value, bool):
         return value
-    if _is_secret(key, unknown=unknown):
+    if _is_secret(key):
         return HIDDEN
-    return HIDDEN if isinstance(value, str) and _CONNECTION_STRING.search(value) else value
+    return HIDDEN if isinstance(value, str) and _looks_secret(value) else value
 
 
-def _is_secret(key: Sequence[str], *, unknown: bool) -> bool:
+def quoted(value: Any, *, key: Sequence[str], plain: bool) -> Any:
+    """The ``value`` of a mistake as it may be shown: only where it cannot be a secret.
+
+    A secret stands where a mistake is likeliest: in the line beside its own, under a key that is
+    misspelt, in the place of its public half. So numbers, truth values and dates are shown, and a
+    short text where the setting takes nothing but words; of all else only what it is.
+
+    Args:
+        value: what was given, of JSON's or TOML's types.
+        key: the parts of the dotted key that it was given for.
+        plain: whether the setting takes only numbers, truth values, names and words of a list.
+    """
+    match value:
+        case None | bool() | date() | time():
+            return value
+        case dict() if not value:
+            return value
+        case list() | tuple():
+            return [quoted(each, key=key, plain=plain) for each in value]
+        case str() if _HIDDEN_FORM.fullmatch(value):
+            return value
+        case str() | int() | float() if _is_secret(key):
+            return HIDDEN
+        case int() | float():
+            return value
+        case str() if plain and _is_plain(value):
+            return value
+        case str() if list(key) == [_FILE] and not _looks_secret(value):
+            return value
+        case _:
+            return unquoted(value)
+
+
+_FILE: Final = "config"
+"""No setting: the path of the settings file, as it was given on the command line."""
+
+
+def unquoted(value: Any) -> str:
+    """What a value is that may not be shown."""
+    match value:
+        case str():
+            kind = f"text of {len(value)} character{'' if len(value) == 1 else 's'}"
+        case dict():
+            kind = "table"
+        case list() | tuple():
+            kind = "list"
+        case bool():
+            kind = "true or false"
+        case int() | float():
+            kind = "number"
+        case _:
+            return HIDDEN
+    return f"(hidden: {kind})"
+
+
+def is_hidden(value: Any) -> bool:
+    """Whether this stands in the place of a value that may not be shown."""
+    return isinstance(value, str) and _HIDDEN_FORM.fullmatch(value) is not None
+
+
+def without_quotes(sentence: str, value: Any, *, plain: bool) -> str:
+    """The sentence, without the texts of a ``value`` that may not be shown, if it quotes them."""
+    if isinstance(value, dict):
+        value = [*value.values()]
+    if isinstance(value, list | tuple):
+        for each in value:
+            sentence = without_quotes(sentence, each, plain=plain)
+    elif isinstance(value, str) and value and not is_hidden(value):
+        if plain and _is_plain(value):
+            return sentence
+        sentence = sentence.replace(repr(value), HIDDEN)
+        if len(value) >= (_LONG if value.isalpha() else _SHORT):
+            sentence = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", HIDDEN, sentence)
+    return sentence
+
+
+_SHORT: Final = 4
+_LONG: Final = 16
+"""Characters of a text that is no common word, and so is looked for without its quotes as well;
+fewer where they are not all letters."""
+
+
+def shown_key(key: str) -> str:
+    """A dotted key without those of its parts that no person would have named anything."""
+    if _looks_secret(key):
+        return HIDDEN
+    parts = key.split(".")
+    return ".".join(
+        part if part == HIDDEN or _is_key(part, below) else HIDDEN
+        for below, part in zip(["", *parts], parts, strict=False)
+    )
+
+
+def _is_key(part: str, below: str) -> bool:
+    pattern = _NAME if below in _NAMED_TABLES else _KEY_PART
+    return bool(pattern.fullmatch(part) and not _DRAWN.fullmatch(part))
+
+
+def _is_plain(text: str) -> bool:
+    return (
+        len(text) <= _MOST_PLAIN
+        and not _looks_secret(text)
+        and not _DRAWN.fullmatch(text)
+        and _PLAIN_TEXT.fullmatch(text) is not None
+    )
+
+
+def _looks_secret(text: str) -> bool:
+    return bool(_CONNECTION_STRING.search(text) or _KNOWN_SECRET.search(text))
+
+
+def _is_secret(key: Sequence[str]) -> bool:
     last = key[-1] if key else ""
     near_url = bool(difflib.get_close_matches(last.lower(), ["url"], cutoff=0.6))
-    in_connection = unknown and any(part in _SECRET_TABLES or part == "source" for part in key[:-1])
     # Where the sha256 of a token belongs, somebody may have written the token itself.
-    of_token = "tokens" in key[:-1] and last not in ("scope", "filter")
+    of_token = "tokens" in key[:-1] and last not in ("scope", "filter", "role")
     of_live = list(key[:2]) == ["live", "keys"]
     is_named = bool(_SECRET_WORDS.search(last)) or last in _SECRET_TABLES
-    return is_named or near_url or in_connection or of_token or of_live
+    return is_named or near_url or of_token or of_live
 
 
 _URL_LOGIN = re.compile(r"(?<=://)[^\s/@'\"]*:[^\s@'\"]*(?=@)")
@@ -228,5 +357,7 @@ _NAMED_SECRET = re.compile(
 
 
 def without_secrets(text: str) -> str:
-    """A sentence or a line of source without the passwords of URLs and of what is named as one."""
-    return _NAMED_SECRET.sub(rf"\1{HIDDEN}", _URL_LOGIN.sub(HIDDEN, text))
+    """A sentence or a line of source without the passwords of URLs, without keys and tokens that
+    are known by how they begin, and without what is named as one."""
+    text = _KNOWN_SECRET.sub(HIDDEN, _URL_LOGIN.sub(HIDDEN, text))
+    return _NAMED_SECRET.sub(rf"\1{HIDDEN}", text)

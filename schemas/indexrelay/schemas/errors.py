@@ -16,7 +16,7 @@ twice, circles. It works on the raw tables, so that it reports even where other 
 import difflib
 import importlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
@@ -24,7 +24,15 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, get_args, get_origin
 
-from indexrelay.schemas.diagnostics import redacted
+from indexrelay.schemas.diagnostics import (
+    is_hidden,
+    quoted,
+    redacted,
+    shown_key,
+    unquoted,
+    without_quotes,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
@@ -193,15 +201,23 @@ class Mistake:
     """Of the settings file, from 1; ``None``: it is in no line, or not known in which."""
     variable: str | None = None
     """The variable that has the value, in place of the file."""
+    plain: bool = field(default=False, repr=False, compare=False)
+    """Whether nothing but numbers, names and a few words belongs there: then a short text is
+    shown; else only that there is one."""
 
     def __post_init__(self) -> None:
         # Here, so that no mistake shows a password, not even one in a key.
-        shown = redacted(self.value, key=self.key.split("."))
+        shown = quoted(self.value, key=self.key.split("."), plain=self.plain)
+        right = self.right
+        if shown != self.value:
+            right = without_quotes(right, self.value, plain=self.plain)
         object.__setattr__(self, "value", shown)
-        object.__setattr__(self, "key", redacted(self.key, key=()))
+        object.__setattr__(self, "right", without_secrets(right))
+        object.__setattr__(self, "key", shown_key(self.key))
 
     def __str__(self) -> str:
-        sentence = f"{self.key} = {self.value!r}: {self.right}"
+        value = self.value if is_hidden(self.value) else repr(self.value)
+        sentence = f"{self.key} = {value}: {self.right}"
         if self.variable is not None and self.variable != self.key:
             return f"{self.variable}: {sentence}"
         return sentence if self.line is None else f"line {self.line}: {sentence}"
@@ -220,9 +236,12 @@ class SettingsError(IndexRelayError):
 
 
 def mistakes_of(
-    error: "ValidationError", *, root: str, model: "type[BaseModel]"
+    error: "ValidationError", *, root: str, model: "type[BaseModel]", plain: bool = False
 ) -> Iterator[Mistake]:
-    """Turn what pydantic found into mistakes; ``root`` is the dotted key that it looked at."""
+    """Turn what pydantic found into mistakes; ``root`` is the dotted key that it looked at.
+
+    ``plain``: none of the model's keys is for a secret, or for a text that may hold one.
+    """
     for item in error.errors(include_url=False):
         parts = [str(part) for part in item["loc"] if part != "[key]"]
         parts = [*(root.split(".") if root else []), *_written(parts)]
@@ -231,11 +250,32 @@ def mistakes_of(
             case "missing":
                 value = None
             case "extra_forbidden":
-                value = redacted(value, key=parts, unknown=True)
+                value = unquoted(value)
             case "union_tag_invalid" | "union_tag_not_found":
                 parts.append("kind")
                 value = item["ctx"].get("tag")
-        yield Mistake(key=".".join(parts), value=value, right=_right(item, model))
+        yield Mistake(
+            key=".".join(parts),
+            value=value,
+            right=_right(item, model),
+            plain=plain or _is_plain(item),
+        )
+
+
+_PLAIN_TYPES: Final = ("int_", "float_", "bool_", "finite_", "greater_", "less_", "multiple_")
+
+
+def _is_plain(item: Any) -> bool:
+    """Whether the setting takes only numbers, truth values, names, or words of a list."""
+    from indexrelay.schemas.names import IDENTIFIER_PATTERN, NAME_PATTERN
+
+    match item["type"]:
+        case "enum" | "literal_error" | "union_tag_invalid":
+            return True
+        case "string_pattern_mismatch":
+            return item["ctx"].get("pattern") in (NAME_PATTERN, IDENTIFIER_PATTERN)
+        case kind:
+            return str(kind).startswith(_PLAIN_TYPES)
 
 
 def _written(parts: list[str]) -> list[str]:
@@ -345,7 +385,10 @@ def reference_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
     components = _tables(raw, "components")
     for name in sorted(set(collections) & set(components)):
         yield Mistake(
-            key=f"components.{name}", value=name, right="a collection has that name; choose another"
+            key=f"components.{name}",
+            value=name,
+            right="a collection has that name; choose another",
+            plain=True,
         )
     inputs = {name: _inputs(table) for name, table in components.items()}
     for name, sources in inputs.items():
@@ -356,6 +399,7 @@ def reference_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
                     value=source,
                     right="no such collection or component"
                     + suggestion(source, [*collections, *components]),
+                    plain=True,
                 )
     yield from _circle(inputs)
     serve = raw.get("reader")
@@ -366,6 +410,7 @@ def reference_mistakes(raw: dict[str, Any]) -> Iterator[Mistake]:
                 key="reader.components",
                 value=name,
                 right="no such component" + suggestion(str(name), components),
+                plain=True,
             )
     yield from _schedule_mistakes(raw, components)
 
@@ -384,6 +429,7 @@ def _schedule_mistakes(
                         key=f"schedules.{name}.{key}",
                         value=each,
                         right=f"no such {key.removesuffix('s')}" + suggestion(str(each), known),
+                        plain=True,
                     )
 
 
@@ -396,6 +442,7 @@ def _circle(inputs: dict[str, list[str]]) -> Iterator[Mistake]:
             key=f"components.{circle[0]}.from",
             value=" → ".join(circle),
             right="a component cannot be made from itself; break the circle",
+            plain=True,
         )
 
 

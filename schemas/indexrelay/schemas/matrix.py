@@ -51,7 +51,9 @@ def expand_components(tables: Mapping[str, Any]) -> tuple[dict[str, Any], list[M
             made = "_".join([name, *(_part(*each) for each in combination.items())])
             why = _why_not(made, expanded)
             if why is not None:
-                mistakes.append(Mistake(key=f"components.{name}.matrix", value=made, right=why))
+                mistakes.append(
+                    Mistake(key=f"components.{name}.matrix", value=made, right=why, plain=True)
+                )
             else:
                 expanded[made] = _written_out(table, combination)
     return expanded, mistakes
@@ -81,19 +83,19 @@ def _mistakes(name: str, matrix: Any) -> Iterator[Mistake]:
     for axis, values in matrix.items():
         if not is_name(str(axis)):
             right = "an axis is named as components are"
-            yield Mistake(key=f"{key}.{axis}", value=axis, right=right)
+            yield Mistake(key=f"{key}.{axis}", value=axis, right=right, plain=True)
         if not isinstance(values, list | tuple) or not values:
             right = "must be a list of texts, numbers or truth values"
-            yield Mistake(key=f"{key}.{axis}", value=values, right=right)
+            yield Mistake(key=f"{key}.{axis}", value=values, right=right, plain=True)
             continue
         combinations *= len(values)
         for value in values:
             if not isinstance(value, Scalar):
                 right = "must be a text, a number or a truth value"
-                yield Mistake(key=f"{key}.{axis}", value=value, right=right)
+                yield Mistake(key=f"{key}.{axis}", value=value, right=right, plain=True)
             elif not _word(value):
                 right = "has no letter from a to z and no digit to name a component by"
-                yield Mistake(key=f"{key}.{axis}", value=value, right=right)
+                yield Mistake(key=f"{key}.{axis}", value=value, right=right, plain=True)
     if combinations > MAX_COMPONENTS:
         right = f"makes more than the {MAX_COMPONENTS:,} components that there may be"
         yield Mistake(key=key, value=combinations, right=right)

@@ -53,7 +53,7 @@ from indexrelay.schemas.names import (
     member_id,
     shortened,
 )
-from indexrelay.schemas.progress import BuildProgress
+from indexrelay.schemas.progress import ProgressByComponent
 from indexrelay.schemas.versions import SCHEMA_VERSION, Check, Generation, Seconds
 
 
@@ -332,7 +332,7 @@ class RebuilderState(ProcessState):
     building: tuple[Name, ...] = ()
     improving: tuple[Name, ...] = ()
     """Components of which it builds a better version behind the one that serves."""
-    progress: dict[Name, BuildProgress] = Field(default_factory=dict)
+    progress: ProgressByComponent = Field(default_factory=dict)
     """How far what it builds, or improves, is."""
     failures: dict[Name, ComponentFailure] = Field(default_factory=dict)
     kept_back: dict[Name, ErrorText] = Field(default_factory=dict)

@@ -189,7 +189,9 @@ def component_trials(settings: Settings) -> tuple[list[Mistake], dict[str, str]]
         }
         trial = trial_of(kind_of(definition), inputs)
         key = f"components.{name}"
-        mistakes += (Mistake(key=key, value=definition.kind, right=each) for each in trial.wrong)
+        mistakes += (
+            Mistake(key=key, value=definition.kind, right=each, plain=True) for each in trial.wrong
+        )
         if trial.notes:
             notes[key] = "; ".join(trial.notes)
     return mistakes, notes
