@@ -303,7 +303,7 @@ def without_quotes(sentence: str, value: Any, *, plain: bool) -> str:
     return sentence
 
 
-_SHORT: Final = 4
+_SHORT: Final = 8
 _LONG: Final = 16
 """Characters of a text that is no common word, and so is looked for without its quotes as well;
 fewer where they are not all letters."""

@@ -173,7 +173,10 @@ def test_a_list_without_schedules_says_how_to_declare_one(run: Run, tmp_path: Pa
 @pytest.mark.parametrize(
     ("line", "mistake"),
     [
-        ('cron = "0 2 * *"', "schedules.bad.cron = '0 2 * *': must have five fields"),
+        (
+            'cron = "0 2 * *"',
+            "schedules.bad.cron = (hidden: text of 7 characters): must have five fields",
+        ),
         ('cron = "0 2 * * *"\ncomponents = ["mapp"]', "no such component; did you mean 'map'?"),
         ('cron = "0 2 * * *"\ngroups = ["best"]', "no such group; did you mean 'rest'?"),
         ('cron = "0 2 * * *"\ntimezone = "Berlin"', "no time zone that this machine knows"),
