@@ -27,7 +27,6 @@ from indexrelay.components.served import Served, takes_vector
 from indexrelay.schemas.diagnostics import describe_error
 from indexrelay.schemas.errors import Mistake, mistakes_of, suggestion
 from indexrelay.schemas.names import canonical_json, is_file_name
-from indexrelay.schemas.parameter_files import as_written
 from indexrelay.schemas.settings import CollectionSettings, ComponentDefinition
 from indexrelay.schemas.settings_file import where_was_looked
 from indexrelay.schemas.versions import BlobRef, Check
@@ -102,8 +101,7 @@ def _parameter_mistakes(
         if base is not None:
             right = f"{kind.__name__} names no parameters: write {base}[PARAMETERS, SERVED]"
             yield Mistake(key=f"{root}.kind", value=definition.kind, right=right, plain=True)
-        for mistake in mistakes_of(error, root=root, model=kind.Parameters, plain=_is_ours(kind)):
-            yield replace(mistake, value=as_written(mistake.value))
+        yield from mistakes_of(error, root=root, model=kind.Parameters, plain=_is_ours(kind))
     except Exception as error:  # noqa: BLE001 - the code of a user, its parameters as well
         right = f"{definition.kind} cannot be made with these keys: {describe_error(error)}"
         yield Mistake(key=f"{root}.kind", value=definition.kind, right=right, plain=True)

@@ -242,10 +242,13 @@ def mistakes_of(
 
     ``plain``: none of the model's keys is for a secret, or for a text that may hold one.
     """
+    # Late: neither `indexrelay --help` nor a user's pytest run that loads our plugin needs it.
+    from indexrelay.schemas.parameter_files import as_written
+
     for item in error.errors(include_url=False):
         parts = [str(part) for part in item["loc"] if part != "[key]"]
         parts = [*(root.split(".") if root else []), *_written(parts)]
-        value = item["input"]
+        value = as_written(item["input"])  # of a file that was read, its name
         match item["type"]:
             case "missing":
                 value = None
