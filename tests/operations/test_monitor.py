@@ -22,7 +22,7 @@ from indexrelay.operations.notifications import Notice, Notifier
 from indexrelay.operations.observer import Observer
 from indexrelay.schemas.clock import Clock
 from indexrelay.schemas.cron import next_slot
-from indexrelay.schemas.monitoring import AlertSettings, NoticeKind
+from indexrelay.schemas.monitoring import AlertSettings, MonitoringSettings, NoticeKind
 from indexrelay.schemas.settings import Settings
 from indexrelay.streams import Keys
 from indexrelay.testing import FakeClock, MakePipeline, Pipeline
@@ -274,6 +274,43 @@ def test_a_target_that_gets_nothing_is_an_alert_and_the_others_are_told_once(
     ]
     found = [each["labels"].get("target") for each in asked(monitor, "/health")[1]["active_alerts"]]
     assert found == ["night"]
+
+
+def test_one_of_several_operators_tells_of_a_target_that_gets_nothing_and_the_next_one_knows(
+    make_monitor: MakeMonitor,
+) -> None:
+    one, two = make_monitor(), make_monitor(monitoring=MonitoringSettings())
+    told: Any = one._notifier
+    told.fails = {"night": "it cannot be used"}
+    for monitor in (one, two, one, two):
+        monitor.turn()
+    failing = (NoticeKind.FAILURE, "target night is told of nothing: it cannot be used")
+    assert told.take().count(failing) == 1
+    one.stop()
+    two.turn()  # it takes over
+    assert failing not in told.take()
+    two.stop()
+    make_monitor(monitoring=MonitoringSettings()).turn()  # as after SIGHUP
+    assert failing not in told.take()
+
+
+def test_an_operator_whose_look_hangs_leaves_it_to_the_one_that_tells_while_that_looks(
+    pipeline: Pipeline, make_monitor: MakeMonitor
+) -> None:
+    one, two = make_monitor(), make_monitor(monitoring=MonitoringSettings())
+    told: Any = one._notifier
+    one.turn()
+    two.turn()
+    seconds = pipeline.settings.monitoring.look_seconds
+    for _ in range(20):
+        pipeline.clock.advance(seconds)
+        one.turn()
+        two.watch()
+    assert not [text for _, text in told.take() if "has not ended" in text]
+    for _ in range(20):  # it is gone
+        pipeline.clock.advance(seconds)
+        two.watch()
+    assert len([text for _, text in told.take() if "has not ended" in text]) == 1
 
 
 def test_a_port_that_is_taken_keeps_no_look_from_being_made(

@@ -141,6 +141,7 @@ class Monitor:
         self._looked_at = clock.monotonic()
         self._not_listening = LogOnce()
         self._known_failing: frozenset[str] = frozenset()
+        self._logged_failing: frozenset[str] = frozenset()
         self._told_late = False
         self._telling = threading.Lock()
         self._watch = Background(self.watch, name="monitoring-watch")
@@ -196,10 +197,16 @@ class Monitor:
         if self._lease is not None:
             self._lease.give_back(self._kept(self._clock.now().timestamp()))
 
+    @property
+    def _tells(self) -> bool:
+        """Whether this one sends notices."""
+        return self._lease is None or self._lease.tells
+
     def _take_over(self, kept: dict[str, Any]) -> None:
         """Go on with what the operator has kept that told before."""
         try:
             told = {known for _, known in kept.get("told", ())}
+            self._known_failing = frozenset(map(str, kept.get("failing", ())))
             self._untold = [each for each in self._untold if _known_by(each[1]) not in told]
             self._looker.evaluator.restore(kept.get("alerts", {}), self._clock.now().timestamp())
             if self._notifier is not None:
@@ -217,7 +224,12 @@ class Monitor:
         """What the operator goes on with that tells next."""
         unsent = {} if self._notifier is None else self._notifier.unsent()
         alerts = self._looker.evaluator.kept(at)
-        return {"alerts": alerts, "unsent": unsent, "told": [[*each] for each in self._told]}
+        return {
+            "alerts": alerts,
+            "unsent": unsent,
+            "told": [[*each] for each in self._told],
+            "failing": sorted(self._known_failing),
+        }
 
     def _tell(self, notifier: Notifier, notices: list[Notice], look: Look) -> None:
         """Hand over what is new; or keep what the operator that tells may not come to.
@@ -251,6 +263,8 @@ class Monitor:
             late = self._late_seconds()
             if (late is not None) is self._told_late:
                 return
+            if late is not None and not (self._tells or self._others_are_silent()):
+                return  # another one looks, and tells
             self._told_late = late is not None
             notifier.offer(
                 [
@@ -264,12 +278,19 @@ class Monitor:
                 ]
             )
 
+    def _others_are_silent(self) -> bool:
+        return self._lease is None or self._lease.is_holder_silent()
+
     def _tell_others(self, notifier: Notifier) -> None:
-        """Log that a target gets nothing, and tell the others, once."""
+        """Log that a target gets nothing; and tell the others once, however many operators see it,
+        and whenever one begins again: it lasts, so whoever takes over sees it then."""
         failing = notifier.failing()
-        new, self._known_failing = failing.keys() - self._known_failing, frozenset(failing)
-        for name in sorted(new):
+        for name in sorted(failing.keys() - self._logged_failing):
             _log.error("notifications.target_failing", target=name, error=failing[name])
+        self._logged_failing = frozenset(failing)
+        if not self._tells:
+            return
+        new, self._known_failing = failing.keys() - self._known_failing, frozenset(failing)
         notifier.offer(
             Notice(
                 kind=NoticeKind.FAILURE,

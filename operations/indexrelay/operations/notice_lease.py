@@ -49,6 +49,10 @@ class NoticeLease:
         """Another holder, as it was seen last."""
         self._unchanged_since: float | None = None
         """Since when it has said nothing, or the catalog does not answer."""
+        self._watched: tuple[str, int] | None = None
+        """The holder and its beat, as the thread saw it last that watches a look that hangs …"""
+        self._watched_since: float | None = None
+        """… and since when it has been so."""
         self._has_ended = False
         self.tells = False
         """Whether this operator sends notices."""
@@ -74,6 +78,24 @@ class NoticeLease:
                 _log.warning("notices.told_by_each", reason="the catalog does not answer")
                 self.tells = True
                 taken({} if self._seen is None else self._seen.state)
+
+    def is_holder_silent(self) -> bool:
+        """Whether nobody has told for `lease_seconds`; for a thread beside the one that looks,
+        again and again while a look does not end."""
+        now = self._clock.monotonic()
+        try:
+            found = self._row.read()
+        except _AWAY as error:
+            _log.debug("notices.holder_unknown", error=str(error))
+        else:
+            if found is None or found.owner == NOBODY:
+                return True
+            seen = (found.owner, found.beat)
+            if seen != self._watched:
+                self._watched, self._watched_since = seen, now
+        if self._watched_since is None:
+            self._watched_since = now
+        return now - self._watched_since >= self._lease_seconds
 
     def save(self, state: dict[str, Any]) -> bool:
         """Write down what the next holder goes on with; ``False``: another one tells by now."""

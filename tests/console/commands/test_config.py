@@ -92,8 +92,10 @@ def test_no_secret_is_shown(run: Run, config: Path) -> None:
         {"redis": {"url": "unix://me:s3/cret@/redis.sock"}},
         {"redis": {"url": "redis://:12#s3cret@host"}},
         {"redis": {"url": "redis+sentinel://me/s3cret@h"}},
+        {"redis": {"url": "redis://me:53?x=s3cret@h"}},
         {"catalog": {"url": "postgresql://me:p@s3cret@host/db"}},
         {"catalog": {"url": "postgresql://me:1/s3cret@host/db"}},
+        {"catalog": {"url": "postgresql://me:53?x=s3cret@host/db"}},
     ],
 )
 def test_a_password_that_is_not_encoded_is_not_shown_in_part(settings: dict[str, Any]) -> None:
@@ -102,6 +104,7 @@ def test_a_password_that_is_not_encoded_is_not_shown_in_part(settings: dict[str,
         each.value for each in found if each.key in ("redis.url", "catalog.url") and each.value
     )
     assert "s3" not in url
+    assert "53" not in url
     assert "cret" not in url
 
 

@@ -181,7 +181,11 @@ def _server_url(text: str) -> str | None:
     """The URL of a server without passwords; ``None``: it is not clear where they end."""
     parts = urlsplit(text)
     login, at, host = parts.netloc.rpartition("@")
-    if "@" in parts.path or parts.fragment or (parts.scheme != "unix") is (host[:1] in ("", ":")):
+    if (
+        "@" in parts.path + parts.query
+        or parts.fragment
+        or (parts.scheme != "unix") is (host[:1] in ("", ":"))
+    ):
         return None
     user, _, password = login.partition(":")
     login = f"{user}:{_MASK}" if password else user
