@@ -482,3 +482,19 @@ def test_a_result_of_a_clock_that_is_ahead_is_not_the_last_one_for_ever(
     now = replace(alone, now=seen.at + timedelta(seconds=2))
     last = sightings.last_result(replace(seen, facts=now, results=(later,)))
     assert last == later
+
+
+def test_settings_that_the_page_itself_refuses_are_a_problem_until_they_are_right(
+    make_service: MakeService,
+) -> None:
+    refused: list[str | None] = ["line 2: admin.port = 0"]
+    service = make_service(settings_refused=lambda: refused[-1])
+    service.state.turn()
+    document = service.state.required().document
+    assert document.status != "healthy"
+    [problem] = [each for each in document.problems if each.code == "settings_refused"]
+    assert (problem.subject, "line 2: admin.port = 0" in problem.what) == ("admin", True)
+    refused.append(None)
+    service.state.turn()
+    document = service.state.required().document
+    assert "settings_refused" not in {each.code for each in document.problems}

@@ -59,6 +59,30 @@ def test_settings_are_read_once_for_each_signal_and_only_others_are_given(source
     assert priority(source.reload.look(new)) == 1
 
 
+def test_a_file_that_holds_something_else_is_another_setting_and_one_that_is_wrong_is_refused(
+    source: Source, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("one")
+    reload = SettingsReload(
+        source.reload.settings,
+        source.file,
+        asked=source.asked,
+        sets_up_logs=False,
+        reads=lambda _settings: key.read_text(),
+    )
+    reload.note_read(reload.settings)
+    source.write(1)
+    assert reload.look() is None
+    key.write_text("another")
+    source.write(1)
+    assert priority(reload.look()) == 1
+    key.unlink()
+    source.write(1)
+    assert reload.look() is None
+    assert "No such file" in str(reload.refused)
+
+
 def test_a_module_of_the_user_that_raises_is_a_refusal_and_not_the_end(
     source: Source, tmp_path: Path
 ) -> None:

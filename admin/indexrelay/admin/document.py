@@ -21,6 +21,7 @@ from indexrelay.health.status import (
     Code,
     ComponentHealth,
     Decision,
+    Problem,
     Severity,
     Verdict,
 )
@@ -301,6 +302,7 @@ def state_of(
     number: int,
     requests: Sequence[RebuildRequested] = (),
     drift: Mapping[str, DriftState],
+    own: Sequence[Problem] = (),
 ) -> State:
     """The document.
 
@@ -310,8 +312,12 @@ def state_of(
         number: of the document.
         requests: those that wait for an answer, oldest first.
         drift: of each collection, as far as it is known.
+        own: problems of the admin page's process itself.
     """
     seen, verdict = look.seen, look.seen.verdict
+    if own:
+        problems_of_all = (*verdict.problems, *own)
+        verdict = verdict.model_copy(update={"well": False, "problems": problems_of_all})
     rebuilds = sightings.rebuilds.of(seen.facts.release, seen.facts.versions)
     problems = sorted(
         zip(verdict.problems, sightings.since(verdict.problems, seen), strict=True),

@@ -9,6 +9,7 @@ again by themselves.
 import contextlib
 import socket
 import threading
+from collections.abc import Callable
 from typing import Final
 
 import uvicorn
@@ -65,6 +66,7 @@ class AdminService:
         host: str | None = None,
         port: int | None = None,
         watcher: Watcher | None = None,
+        settings_refused: Callable[[], str | None] = lambda: None,
     ) -> None:
         """What is passed in stays the caller's to close; nothing listens yet.
 
@@ -73,6 +75,7 @@ class AdminService:
             host: the address to listen on; ``None``: that of the settings.
             port: 0 for any that is free; ``None``: that of the settings.
             watcher: who is told that it turns; ``None``: nobody.
+            settings_refused: why settings that were read again are refused; ``None``: they are not.
 
         Raises:
             CookieKeyError: the file of the key that sessions are signed with cannot be used.
@@ -111,6 +114,7 @@ class AdminService:
             events=self.events,
             drift=self._drift.of,
             noting=self._note,
+            settings_refused=settings_refused,
         )
         self._catalog, self._store = catalog, store
         self._listener: socket.socket | None = None

@@ -23,10 +23,11 @@ from indexrelay.admin.document import AlertState, DriftState, ReadersState, Stat
 from indexrelay.admin.sightings import Sightings
 from indexrelay.admin.stream import EventStream, PushedEvent
 from indexrelay.health.facts import Area
-from indexrelay.health.status import Severity
+from indexrelay.health.status import Actor, Code, Problem, Severity
 from indexrelay.operations.alerts import NOT_LOOKED_AT
 from indexrelay.operations.monitor import Look, Looker
 from indexrelay.operations.observer import Observation
+from indexrelay.schemas import commands
 from indexrelay.schemas.clock import Background, Clock
 from indexrelay.schemas.loggers import get_logger
 from indexrelay.schemas.messages import RebuildRequested, RebuildStatus
@@ -99,6 +100,7 @@ class StateWatch:
         events: EventStream,
         drift: Callable[[Observation], Mapping[str, DriftState]] = lambda _seen: {},
         noting: Callable[[Observation], None] = lambda _seen: None,
+        settings_refused: Callable[[], str | None] = lambda: None,
     ) -> None:
         """What is handed in stays the caller's to close.
 
@@ -107,12 +109,14 @@ class StateWatch:
             events: where changes are published.
             drift: gives what is known of it, at once; called with each look.
             noting: is given each look; never raises.
+            settings_refused: why settings that were read again are refused; ``None``: they are not.
         """
         self._catalog = catalog
         self._clock = clock
         self._events = events
         self._drift = drift
         self._noting = noting
+        self._settings_refused = settings_refused
         self._looker = Looker(
             settings, catalog=catalog, store=store, connection=connection, clock=clock
         )
@@ -252,6 +256,7 @@ class StateWatch:
             number=0,
             requests=self._open_requests(seen),
             drift=self._drift(seen),
+            own=self._own_problems(),
         )
         with self._publishing:
             last = self._last
@@ -259,6 +264,23 @@ class StateWatch:
             self._ended_at = self._clock.monotonic()
         if last is not None:
             self._announce(last.look.seen, seen)
+
+    def _own_problems(self) -> list[Problem]:
+        """Of this process: nobody else knows of them."""
+        why = self._settings_refused()
+        if why is None:
+            return []
+        what = f"the admin page keeps the settings that it had, users among them: {why}"
+        return [
+            Problem(
+                code=Code.SETTINGS_REFUSED,
+                subject="admin",
+                what=what,
+                advice="correct them on its host, and have it read them again (SIGHUP): "
+                f"{commands.CHECK_SETTINGS}",
+                acts=Actor.PERSON,
+            )
+        ]
 
     def _publish(self, look: Look, document: State, last: StateLook | None) -> None:
         """Replace the last look, and send what changed, or everything after a look was late."""

@@ -5,7 +5,7 @@ process are refused as a whole, and the role goes on as it was; whoever looks at
 why. Variables are those that the process was started with: nobody can change these from outside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +37,7 @@ class SettingsReload:
         *,
         asked: Hangup,
         sets_up_logs: bool = True,
+        reads: Callable[[Settings], object] = lambda _settings: None,
     ) -> None:
         """Begin with the settings that it was started with.
 
@@ -44,6 +45,8 @@ class SettingsReload:
             config: the file; ``None``: found as `read_settings` says.
             asked: set by SIGHUP.
             sets_up_logs: whether log lines follow ``[log]``.
+            reads: what the role reads once of files that the settings name, such as a key: they
+                may hold something else under the same name. It raises where they cannot be used.
         """
         self.settings = settings
         """Those that it works with."""
@@ -52,11 +55,17 @@ class SettingsReload:
         self._config = config
         self._asked = asked
         self._sets_up_logs = sets_up_logs
+        self._reads = reads
+        self._has_read: object = None
 
     @property
     def asked(self) -> bool:
         """Whether SIGHUP came, and nobody has looked since."""
         return self._asked.is_set()
+
+    def note_read(self, settings: Settings) -> None:
+        """The role has read its files by these settings."""
+        self._has_read = self._reads(settings)
 
     def look(self, current: Settings | None = None) -> Settings | None:
         """Other settings to go on with, if SIGHUP came; ``None``: there is nothing to do.
@@ -72,11 +81,12 @@ class SettingsReload:
         try:
             new = read_settings(self._config)
             _require_no_restart(self.settings, new, origin=str(self._config or "settings"))
+            has_read = self._reads(new)
         except Exception as error:  # noqa: BLE001 - modules of users are imported; the role goes on
             self.refuse(error)
             return None
         self.refused = None
-        if new == (current or self.settings):
+        if new == (current or self.settings) and has_read == self._has_read:
             log.info("settings.unchanged")
             return None
         return new

@@ -75,12 +75,13 @@ def run_admin(
         OSError: it cannot listen there.
     """
     from indexrelay.admin import AdminService
+    from indexrelay.admin.sessions import cookie_key
     from indexrelay.console.commands.roles import awaited, go_on, service_manager
 
     with ExitStack() as stack:
         stop = stack.enter_context(Stop())
         asked = stack.enter_context(noting_hangup())
-        reload = SettingsReload(installation.settings, config, asked=asked)
+        reload = SettingsReload(installation.settings, config, asked=asked, reads=cookie_key)
         manager = service_manager()
 
         def opened(at: Installation) -> AdminService | None:
@@ -96,9 +97,11 @@ def run_admin(
                 host=host,
                 port=port,
                 watcher=manager,
+                settings_refused=lambda: reload.refused,
             )
             try:
                 service.start()
+                reload.note_read(at.settings)
             except BaseException:
                 service.stop()
                 raise
@@ -110,9 +113,14 @@ def run_admin(
                 note(_OPEN)
             try:
                 while not stop.wait(_LOOK_SECONDS):
+                    asked_again = reload.asked
                     new = reload.look()
                     if new is not None:
                         return new
+                    if manager is not None:
+                        manager.say(reload.refused or "")
+                    if asked_again:
+                        service.state.wake()  # what is refused is a problem there
                 return None
             finally:
                 service.stop()
