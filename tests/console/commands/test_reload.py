@@ -257,3 +257,33 @@ def test_an_operator_takes_up_another_schedule_and_says_why_it_does_not(tmp_path
         health = httpx.get(f"{url}/health", trust_env=False).json()
         assert "SettingsRefused" not in {each["name"] for each in health["active_alerts"]}
         assert not role.logged("monitoring.not_listening")
+
+
+def test_the_admin_page_says_what_it_refuses_and_ends_sessions_whose_key_is_another_one(
+    tmp_path: Path,
+) -> None:
+    with listening("127.0.0.1", 0, None) as free:
+        url = address_of(free)
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text("a" * 64)
+    text = CONFIG + '[admin]\ncookie_key_file = "key"\n'
+    arguments = ["admin", "--port", url.rpartition(":")[2]]
+    with running(tmp_path, *arguments, text=text) as role:
+        role.await_logged("admin.listening")
+        with httpx.Client(base_url=f"{url}/api/admin/", trust_env=False, timeout=30) as client:
+
+            def refused() -> bool:
+                problems = client.get("state").json()["problems"]
+                return "settings_refused" in {each["code"] for each in problems}
+
+            role.read_again(BROKEN)
+            eventually(refused, seconds=60)
+            key.write_text("short")
+            role.read_again(text)
+            role.await_logged("settings.refused", 2)
+            key.write_text("b" * 64)
+            role.hang_up()
+            role.await_logged("settings.taken_up")
+            role.await_logged("admin.listening", 2)
+            eventually(lambda: not refused(), seconds=60)
