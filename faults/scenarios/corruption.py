@@ -383,9 +383,10 @@ def _corrupt_mapped(
     # An answer of the newest version: a query on the one before may still end the reader.
     bench.wait(lambda: is_whole(bench.store) and _is_served(bench) and _answers(bench, asker), 90)
     repaired_at = time.monotonic()
-    _take_down(bench, truth)
     bench.wait(lambda: _answered_since(asker, repaired_at) >= len(truth.queries))
     answers = asker.answers[first:]
+    # Last: whoever found the damage asked for a build, and two of them make two versions.
+    _take_down(bench, truth)
     wrong = [each.at for each in answers if each.ids and not truth.is_right(each)]
     silent = [each.at for each in answers if not each.ids]
     latest = max([each - corrupted_at for each in wrong], default=0.0)

@@ -289,8 +289,9 @@ def test_a_server_that_does_not_answer_holds_up_a_stop_for_one_time_out_only(
         rebuilder = live.start(first=behaving("tracks"), index=behaving("first", behaviour="hangs"))
         live.commit("a")
         rebuilders = Presence(connection, live.keys, "rebuilder")
-        # The first was built: the process that builds has started, and is quick to end.
-        live.wait(lambda: list((live.store.root / "versions" / "first").glob("*.json")))
+        # The first was released, and that was announced: the process that builds has started, and
+        # is quick to end, and nothing else is on its way to the server.
+        live.wait(lambda: connection.commands.xlen(live.keys.results))
         live.wait(rebuilders.all)
         server.stall()
         try:
