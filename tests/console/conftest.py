@@ -1,6 +1,7 @@
 """One installation with two components, built once; and the command line in this process."""
 
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -101,4 +102,19 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with EmbeddedServer(config.parent / "indexrelay-data"):
         commit(config, "first", 20)
         build(config)
+        shutil.copytree(config.parent, _untouched(config), ignore=_of_redis)
         yield config
+
+
+@pytest.fixture
+def copied(built: Path, tmp_path: Path) -> Path:
+    """The settings file of a copy without a server, as it was before any test used the first."""
+    return Path(shutil.copytree(_untouched(built), tmp_path / "copy"), built.name)
+
+
+def _untouched(built: Path) -> Path:
+    return built.parent.with_name(f"{built.parent.name}-untouched")
+
+
+def _of_redis(_folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if "redis" in name or "sock" in name]
