@@ -1,7 +1,7 @@
 """A pipeline without threads, and an admin service that looks at it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import httpx
@@ -32,19 +32,27 @@ def make_service(pipeline: Pipeline) -> Iterator[MakeService]:
     with ExitStack() as stack:
 
         def make(**changes: Any) -> AdminService:
-            service = AdminService(
-                pipeline.settings,
-                catalog=pipeline.catalog,
-                store=pipeline.store,
-                connection=pipeline.connection,
-                clock=pipeline.clock,
-                port=0,
-                **changes,
-            )
-            stack.callback(service.stop)
-            return service
+            return stack.enter_context(closing_service(pipeline, **changes))
 
         yield make
+
+
+@contextmanager
+def closing_service(pipeline: Pipeline, **changes: Any) -> Iterator[AdminService]:
+    """A service on a free port, which is stopped at the end."""
+    service = AdminService(
+        pipeline.settings,
+        catalog=pipeline.catalog,
+        store=pipeline.store,
+        connection=pipeline.connection,
+        clock=pipeline.clock,
+        port=0,
+        **changes,
+    )
+    try:
+        yield service
+    finally:
+        service.stop()
 
 
 @pytest.fixture(scope="module")
@@ -56,21 +64,12 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AdminService]:
             "components": {"cache": CACHE, "other": CACHE},
         }
     )
-    pipeline = Pipeline(settings, tmp_path_factory.mktemp("quiet"))
-    service = AdminService(
-        pipeline.settings,
-        catalog=pipeline.catalog,
-        store=pipeline.store,
-        connection=pipeline.connection,
-        clock=pipeline.clock,
-        port=0,
-    )
-    try:
+    with (
+        closing(Pipeline(settings, tmp_path_factory.mktemp("quiet"))) as pipeline,
+        closing_service(pipeline) as service,
+    ):
         service.start()
         yield service
-    finally:
-        service.stop()
-        pipeline.close()
 
 
 @pytest.fixture
@@ -103,20 +102,10 @@ def song_versions(songs: Pipeline) -> Iterator[VersionCache]:
 @pytest.fixture(scope="module")
 def song_client(songs: Pipeline) -> Iterator[httpx.Client]:
     """Of an operator of that installation's admin service."""
-    service = AdminService(
-        songs.settings,
-        catalog=songs.catalog,
-        store=songs.store,
-        connection=songs.connection,
-        clock=songs.clock,
-        port=0,
-    )
-    try:
+    with closing_service(songs) as service:
         service.start()
         with operator_of(service) as client:
             yield client
-    finally:
-        service.stop()
 
 
 @pytest.fixture

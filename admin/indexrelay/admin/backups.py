@@ -18,7 +18,7 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from indexrelay.admin.access import PREFIX, Operator
-from indexrelay.admin.document import Fact
+from indexrelay.admin.document import SHORT, Fact
 from indexrelay.health.status import Code
 from indexrelay.operations.backups import Backups
 from indexrelay.operations.backups.backups import BackupFacts, facts_of
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
 _log = get_logger(__name__)
 
-_SHORT: Final = 200
-"""Characters of what says who made it."""
 _MOST_VERIFIED: Final = 1000
 """Backups of which is remembered what came of reading them; those that were read last."""
 _STOP_SECONDS: Final = 10.0
@@ -360,7 +358,7 @@ def _view(facts: BackupFacts, verified: Verified | None) -> BackupView:
         release=facts.release,
         components=facts.components,
         catalog=facts.catalog,
-        by=shown(facts.by, _SHORT),
+        by=shown(facts.by, SHORT),
         error=None if facts.error is None else shown(facts.error),
         verified=verified,
     )
